@@ -1,0 +1,1 @@
+"""Images and labels: label spaces, data sets, the rendered streets, loading and augmentation."""

@@ -1,0 +1,267 @@
+"""From files to batches: which sample a step sees, how it is cut, and who loads it.
+
+Every draw depends only on the seed and on the number of the sample in the order of training, so
+that a run can go on at any step, with any number of loader processes, as if it had not stopped.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from domains.datasets import Sample
+from domains.images import open_image, open_label, to_tensor
+from runtime.device import random_for
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """How a training sample is cut from its image.
+
+    The image is resized to `size` (width, height), or to `width` keeping its shape, or left as
+    stored; then zoomed by a factor drawn from `scale`; then `crop` (width, height) is cut at a
+    random place; then, if `flip`, it is mirrored every second time. Resizing, zoom and cut are one
+    resampling: bicubic for images, nearest for labels.
+    """
+
+    size: tuple[int, int] | None = None
+    width: int | None = None
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+
+    def full_size(self, stored: tuple[int, int]) -> tuple[int, int]:
+        """Width and height before zoom and cut, of an image stored as (width, height)."""
+        if self.size is not None:
+            return self.size
+        if self.width is not None:
+            return self.width, round(stored[1] * self.width / stored[0])
+        return stored
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One drawn cut: the part of the stored image (left, top, right, bottom, as fractions of it),
+    the size it becomes, and whether it is mirrored."""
+
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]
+    mirrored: bool
+
+    def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        width, height = image.size
+        left, top, right, bottom = self.box
+        if self.size != image.size or self.box != (0, 0, 1, 1):
+            box = (left * width, top * height, right * width, bottom * height)
+            image = image.resize(self.size, resample, box=box)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
+
+
+def draw_cut(view: View, stored: tuple[int, int], random: np.random.Generator) -> Cut:
+    """Draw where to cut an image stored as (width, height).
+
+    Raises ValueError if the crop does not fit into the image at the drawn zoom.
+    """
+    zoom = random.uniform(*view.scale)
+    width, height = (max(1, round(side * zoom)) for side in view.full_size(stored))
+    crop = view.crop or view.full_size(stored)
+    if crop[0] > width or crop[1] > height:
+        raise ValueError(f"crop {crop[0]}x{crop[1]} is larger than the image, {width}x{height}")
+    left = int(random.integers(width - crop[0] + 1))
+    top = int(random.integers(height - crop[1] + 1))
+    box = (left / width, top / height, (left + crop[0]) / width, (top + crop[1]) / height)
+    return Cut(box, crop, view.flip and bool(random.integers(2)))
+
+
+class TrainingSamples(Dataset):
+    """Samples in training order: number n is the (n mod N)-th of the (n div N)-th shuffling.
+
+    An item is {"image": 3 x H x W uint8} and, where samples have labels, {"label": H x W int64
+    train ids}, `table` taking stored ids to train ids. `purpose` keeps the draws of several data
+    sets of one run apart.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        view: View,
+        seed: int,
+        purpose: str,
+        table: np.ndarray | None = None,
+    ) -> None:
+        self.samples, self.view, self.seed, self.purpose = samples, view, seed, purpose
+        self.table = table
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return random_for(self.seed, f"{self.purpose} order", epoch).permutation(len(self.samples))
+
+    def __getstate__(self) -> dict:
+        state = dict(self.__dict__)
+        del state["_order"]  # a cache cannot travel to a loader process that is spawned
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor] | UserError:
+        # An error is handed on as a value: raised here it would reach the user wrapped in the
+        # traceback of a loader process.
+        try:
+            return self._load(number)
+        except UserError as error:
+            return error
+
+    def _load(self, number: int) -> dict[str, Tensor]:
+        epoch, place = divmod(number, len(self.samples))
+        sample = self.samples[self._order(epoch)[place]]
+        image = open_image(sample.image)
+        random = random_for(self.seed, f"{self.purpose} cut", number)
+        try:
+            cut = draw_cut(self.view, image.size, random)
+        except ValueError as error:
+            raise UserError(f"{sample.image}: {error}; choose a smaller crop") from None
+        item = {"image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC))}
+        if sample.label is not None:
+            label = open_label(sample.label)
+            _require_proportion(sample, image.size, label.size)
+            ids = np.asarray(cut.apply(label, Image.Resampling.NEAREST))
+            item["label"] = map_ids(ids, self.table)
+        return item
+
+
+class WholeImages(Dataset):
+    """Samples in their own order, uncut, for translation, prediction and evaluation.
+
+    An item is {"index", "image": 3 x H x W uint8 resized to `size`} and, with `table`, "label":
+    stored ids mapped to train ids, H' x W' int64 at the label's own size.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        size: tuple[int, int] | None,
+        table: np.ndarray | None = None,
+    ) -> None:
+        self.samples, self.view, self.table = samples, View(size=size), table
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor] | UserError:
+        sample = self.samples[index]
+        try:
+            image = open_image(sample.image)
+            size = self.view.full_size(image.size)
+            cut = Cut((0, 0, 1, 1), size, mirrored=False)
+            item = {
+                "index": torch.tensor(index),
+                "image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC)),
+            }
+            if self.table is not None and sample.label is not None:
+                item["label"] = map_ids(np.asarray(open_label(sample.label)), self.table)
+            return item
+        except UserError as error:
+            return error
+
+
+def map_ids(ids: np.ndarray, table: np.ndarray | None) -> Tensor:
+    """Stored ids to int64 train ids; without a table the ids are train ids already."""
+    return torch.from_numpy((ids if table is None else table[ids]).astype(np.int64))
+
+
+class StepBatches:
+    """The numbers of the samples of each step that fall to one process.
+
+    Step s of batch size B covers the numbers s B to (s + 1) B - 1; process r of W takes every
+    W-th of them from the r-th on, so that all processes together see each number once.
+    """
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.start, self.stop, self.batch_size = start, stop, batch_size
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = step * self.batch_size
+            yield list(range(first + self.rank, first + self.batch_size, self.world_size))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def training_batches(
+    samples: TrainingSamples,
+    start: int,
+    stop: int,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[dict[str, Tensor]]:
+    """The batches of steps `start` to `stop` - 1 for one process; `batch_size` is over all.
+
+    Raises UserError for a sample that cannot be used.
+    """
+    batches = StepBatches(start, stop, batch_size, rank, world_size)
+    return _load(samples, batches, workers)
+
+
+def whole_images(
+    images: WholeImages, indices: Iterable[int], workers: int
+) -> Iterator[dict[str, Tensor]]:
+    """The images of those indices one by one, as batches of one."""
+    return _load(images, [[index] for index in indices], workers)
+
+
+def share(count: int, rank: int, world_size: int) -> range:
+    """The indices of `count` items that fall to process `rank`: each index to one process."""
+    return range(rank, count, world_size)
+
+
+def _load(data: Dataset, batches: Iterable[list[int]], workers: int) -> Iterator[dict[str, Tensor]]:
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    good = [item for item in items if isinstance(item, dict)]
+    shapes = {tuple(item["image"].shape[1:]) for item in good}
+    if len(shapes) > 1:
+        return UserError(
+            f"images of one batch have different sizes (height x width: {sorted(shapes)}); "
+            "set data.source.size and data.target.size, or a crop"
+        )
+    return {key: torch.stack([item[key] for item in good]) for key in good[0]}
+
+
+def _require_proportion(
+    sample: Sample, image_size: tuple[int, int], label_size: tuple[int, int]
+) -> None:
+    """A label map may be stored at another resolution than its image, not in another shape."""
+    if abs(image_size[0] * label_size[1] - image_size[1] * label_size[0]) > max(
+        image_size[0] + label_size[0], image_size[1] + label_size[1]
+    ):
+        raise UserError(
+            f"{sample.label}: is {label_size[0]}x{label_size[1]}, its image {sample.image} "
+            f"{image_size[0]}x{image_size[1]}; they must show the same frame"
+        )

@@ -1,0 +1,698 @@
+"""Bidirectional learning, end to end: the loop of translation and segmentation.
+
+`Loop.algorithm` reads like Algorithm 1 of the paper; the command line is at the end of the file.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from domains.datasets import Sample, pair_with
+from domains.images import open_image, open_label
+from domains.loading import TrainingSamples, View, WholeImages
+from domains.problem import ROLES, Problem, digest
+from domains.render import render_streets
+from runtime.checkpoint import remove_checkpoints
+from runtime.config import Config, load_config
+from runtime.console import Console, duration, log
+from runtime.device import make_fabric, resolve_precision
+from runtime.errors import UserError
+from runtime.estimate import TimeLeft
+from runtime.files import load_tensors, write_json
+from runtime.report import Panel, Record, Report, Strip, write_report
+from runtime.stages import (
+    MANIFEST,
+    Entry,
+    Metrics,
+    Stage,
+    begin,
+    finish,
+    forget,
+    make_plan,
+    read_manifest,
+    read_metrics,
+)
+from runtime.tracking import Tracker
+from segmentation.evaluate import evaluate, prediction_path
+from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
+from segmentation.train import RESULT as SEGMENTER
+from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
+from translation.export import (
+    export_translations,
+    image_path,
+    load_translator,
+    reconstruction_path,
+)
+from translation.train import Schedule as TranslationSchedule
+from translation.train import ScoreMaps, train_translator
+
+FRAMES = 4  # images of each data set that the report follows through the loop
+
+
+class Loop:
+    """A configured run: its stages, what each depends on, and how each is made."""
+
+    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
+        self.config, self.fabric, self.console = config, fabric, console
+        self.folder = Path(config.out)
+        self.problem = Problem(config.data, self.folder)
+
+    # Algorithm 1
+
+    def algorithm(self) -> list[Stage]:
+        """All stages, in the order in which they run."""
+        stages: list[Stage] = []
+
+        def add(stage: Stage) -> Stage:
+            stages.append(stage)
+            return stage
+
+        self.rendered = {
+            role: add(self.render(role)) for role in ROLES if self.problem.is_rendered(role)
+        }
+        segmenter = add(self.segment("source-only", None, None, None))
+        add(self.evaluate(segmenter))
+        for k in range(1, self.config.iterations + 1):
+            translated = None
+            if self.config.translation.images is None:
+                translator = add(self.translate(k, segmenter))
+                translated = add(self.export(k, translator))
+            segmenter = add(self.segment(f"k{k}/segmentation-0", translated, None, segmenter))
+            add(self.evaluate(segmenter))
+            for i in range(1, self.config.self_training_steps + 1):
+                labels = add(self.pseudo_label(k, i, segmenter))
+                segmenter = add(
+                    self.segment(f"k{k}/segmentation-{i}", translated, labels, segmenter)
+                )
+                add(self.evaluate(segmenter))
+        return stages
+
+    # The stages
+
+    def render(self, role: str) -> Stage:
+        """The demo's images of one role."""
+        domain = self.problem.domain(role)
+        size = self.problem.size(role) or (192, 96)
+
+        def action(folder: Path) -> Metrics:
+            if not self.fabric.is_global_zero:
+                return {}
+            return render_streets(
+                self.console, name, folder, role, domain.scenes, size, domain.appearance
+            )
+
+        name = f"data/{role}"
+        settings = {"scenes": domain.scenes, "size": size, "appearance": domain.appearance}
+        return Stage(name, "render", settings, (), action, domain.scenes, "scenes")
+
+    def translate(self, k: int, segmenter: Stage) -> Stage:
+        """F(k): a translator whose perceptual loss comes from the latest segmentation network."""
+        config = self.config.translation
+        schedule = TranslationSchedule.of(config, self.problem.count("source"))
+        width, height = config.crop
+        view = View(width=config.load_width, crop=(width, height), flip=config.flip)
+
+        def action(folder: Path) -> Metrics:
+            with Tracker(self.folder / "tensorboard", name, self.fabric.is_global_zero) as tracker:
+                return train_translator(
+                    self.fabric,
+                    self.console,
+                    tracker,
+                    folder,
+                    config,
+                    self.training_samples("source", self.unlabelled("source"), view),
+                    self.training_samples("target", self.unlabelled("target"), view),
+                    self.score_maps(segmenter),
+                    seed=self.config.seed,
+                    workers=self.config.data.workers,
+                    log_every=self.config.log_every,
+                    checkpoint_every=self.config.checkpoint_every,
+                )
+
+        name = f"k{k}/translator"
+        settings = {
+            **self.common_settings(),
+            "translation": {key: value for key, value in asdict(config).items() if key != "images"},
+            "steps": schedule.steps,
+            "source": self.problem.settings("source"),
+            "target": self.problem.settings("target"),
+        }
+        inputs = (*self.needs("source", "target"), segmenter)
+        return Stage(name, "translate", settings, inputs, action, schedule.steps, "steps")
+
+    def export(self, k: int, translator: Stage) -> Stage:
+        """S' = F(k) applied to every source image, whole."""
+
+        def action(folder: Path) -> Metrics:
+            images = WholeImages(self.unlabelled("source"), self.problem.size("source"))
+            generators = load_translator(self.folder / translator.name)
+            return export_translations(
+                self.fabric,
+                self.console,
+                name,
+                folder,
+                generators,
+                images,
+                workers=self.config.data.workers,
+                frames=frames(len(images)),
+            )
+
+        name = f"k{k}/translated"
+        settings = {
+            "precision": self.config.precision,
+            "source": self.problem.settings("source"),
+        }
+        inputs = (*self.needs("source"), translator)
+        return Stage(
+            name, "export", settings, inputs, action, self.problem.count("source"), "images"
+        )
+
+    def segment(
+        self, name: str, translated: Stage | None, labels: Stage | None, previous: Stage | None
+    ) -> Stage:
+        """M(k,i) on translated images, with pseudo `labels` from the first self-training step on;
+        without a `previous` network, M(0), which never sees the target."""
+        config = self.config.segmentation
+        steps = (config.pseudo_label_steps if labels else None) or config.steps
+        start = previous if self.config.init == "previous" else None
+        # Without a term of its own the target stays out: batch norm would learn from it.
+        sees_target = labels is not None or (previous is not None and config.adversarial.weight > 0)
+
+        def action(folder: Path) -> Metrics:
+            source = self.problem.samples("source")
+            if previous is not None:
+                source = self.translated_samples(source, translated)
+            target = self.unlabelled("target") if sees_target else None
+            if target is not None and labels is not None:
+                made = self.folder / labels.name
+                target = [Sample(s.name, s.image, pseudo_label_path(made, s.name)) for s in target]
+            with Tracker(self.folder / "tensorboard", name, self.fabric.is_global_zero) as tracker:
+                return train_segmenter(
+                    self.fabric,
+                    self.console,
+                    tracker,
+                    folder,
+                    config,
+                    self.problem.space,
+                    self.starting_network(start),
+                    self.training_samples("source", source, self.segmentation_view("source")),
+                    self.training_samples("target", target, self.segmentation_view("target"))
+                    if target is not None
+                    else None,
+                    steps=steps,
+                    seed=self.config.seed,
+                    workers=self.config.data.workers,
+                    log_every=self.config.log_every,
+                    checkpoint_every=self.config.checkpoint_every,
+                )
+
+        used = asdict(config)
+        for key in ("steps", "pseudo_label_steps", "pseudo_labels", "evaluation"):
+            del used[key]
+        if not sees_target:
+            del used["adversarial"]
+        settings = {
+            **self.common_settings(),
+            "segmentation": used,
+            "steps": steps,
+            "source": self.problem.settings("source"),
+            "labels": self.problem.label_settings("source"),
+        }
+        if config.weights is not None:
+            settings["weights"] = _file_digest(Path(config.weights))
+        inputs = list(self.needs("source"))
+        if previous is not None and translated is None:
+            settings["translated"] = self.given_translations()
+        if sees_target:
+            settings["target"] = self.problem.settings("target")
+            inputs += self.needs("target")
+        inputs += filter(None, (translated, labels, start))
+        return Stage(name, "segment", settings, tuple(inputs), action, steps, "steps")
+
+    def pseudo_label(self, k: int, i: int, segmenter: Stage) -> Stage:
+        """Y' = the confident predictions of M(k,i-1) on the target's training images."""
+        config = self.config.segmentation.pseudo_labels
+
+        def action(folder: Path) -> Metrics:
+            return make_pseudo_labels(
+                self.fabric,
+                self.console,
+                name,
+                folder,
+                self.trained_network(segmenter),
+                WholeImages(self.unlabelled("target"), self.problem.size("target")),
+                self.problem.space,
+                config,
+                self.config.data.workers,
+            )
+
+        name = f"k{k}/pseudo-labels-{i}"
+        settings = {
+            "precision": self.config.precision,
+            "pseudo_labels": asdict(config),
+            "target": self.problem.settings("target"),
+        }
+        inputs = (*self.needs("target"), segmenter)
+        return Stage(
+            name, "pseudo-label", settings, inputs, action, self.problem.count("target"), "images"
+        )
+
+    def evaluate(self, segmenter: Stage) -> Stage:
+        """mIoU on the validation images, which nothing but this stage reads."""
+        config = self.config.segmentation.evaluation
+
+        def action(folder: Path) -> Metrics:
+            samples = self.problem.samples("validation")
+            return evaluate(
+                self.fabric,
+                self.console,
+                name,
+                folder,
+                self.trained_network(segmenter),
+                WholeImages(
+                    samples, self.problem.size("validation"), self.problem.table("validation")
+                ),
+                self.problem.space,
+                size=(config.size[0], config.size[1]) if config.size else None,
+                workers=self.config.data.workers,
+                frames=frames(len(samples)),
+            )
+
+        name = f"{segmenter.name}/evaluation"
+        settings = {
+            "precision": self.config.precision,
+            "evaluation": asdict(config),
+            "validation": self.problem.settings("validation"),
+            "labels": self.problem.label_settings("validation"),
+            "subsets": digest(self.problem.space.subsets),
+        }
+        inputs = (*self.needs("validation"), segmenter)
+        count = self.problem.count("validation")
+        return Stage(name, "evaluate", settings, inputs, action, count, "images")
+
+    # What stages are made of
+
+    def common_settings(self) -> dict[str, Any]:
+        return {"seed": self.config.seed, "precision": self.config.precision}
+
+    def needs(self, *roles: str) -> tuple[Stage, ...]:
+        """The stages that render the images of those roles, if the run renders them."""
+        return tuple(self.rendered[role] for role in roles if role in self.rendered)
+
+    def unlabelled(self, role: str) -> list[Sample]:
+        return [Sample(s.name, s.image, None) for s in self.problem.samples(role)]
+
+    def training_samples(self, role: str, samples: list[Sample], view: View) -> TrainingSamples:
+        # Pseudo labels are train ids already; the table is for the source's stored ids.
+        table = self.problem.table(role) if role == "source" else None
+        return TrainingSamples(samples, view, self.config.seed, role, table)
+
+    def segmentation_view(self, role: str) -> View:
+        augmentation = self.config.segmentation.augmentation
+        crop = augmentation.crop
+        return View(
+            size=self.problem.size(role),
+            crop=(crop[0], crop[1]) if crop else None,
+            scale=(augmentation.scale[0], augmentation.scale[1]),
+            flip=augmentation.flip,
+        )
+
+    def translated_samples(self, source: list[Sample], translated: Stage | None) -> list[Sample]:
+        """The source's labels with the images that a stage, or the user, translated."""
+        if translated is not None:
+            folder = self.folder / translated.name
+            return pair_with(source, lambda name: image_path(folder, name))
+        return self.given_samples(source)
+
+    def given_samples(self, source: list[Sample]) -> list[Sample]:
+        """The same with the user's folder of translated images (`translation.images`).
+
+        Raises UserError that lists what has no translation.
+        """
+        folder = Path(str(self.config.translation.images)).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"translation.images: {folder} is not a folder")
+        found = {
+            file.relative_to(folder).with_suffix("").as_posix(): file
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        missing = [sample.name for sample in source if sample.name not in found]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise UserError(
+                f"translation.images: {folder} lacks {len(missing)} of {len(source)} source "
+                f"images by name: {shown}"
+            )
+        return pair_with(source, lambda name: found[name])
+
+    def given_translations(self) -> str:
+        given = self.given_samples(self.unlabelled("source"))
+        return digest([[sample.name, sample.image.stat().st_size] for sample in given])
+
+    def starting_network(self, start: Stage | None) -> Any:
+        """The initial network, or that of the stage before with `init: previous`."""
+        network = initial_segmenter(
+            self.config.segmentation, self.problem.space.num_classes, self.config.seed
+        )
+        if start is not None:
+            content = load_tensors(self.folder / start.name / SEGMENTER)
+            network.load_state_dict(content["state"])
+        return network
+
+    def trained_network(self, segmenter: Stage) -> Any:
+        network, _ = load_segmenter(self.folder / segmenter.name / SEGMENTER)
+        return network
+
+    def score_maps(self, segmenter: Stage) -> ScoreMaps:
+        """The frozen network as the callable that the perceptual loss compares images with."""
+        network = self.fabric.to_device(self.trained_network(segmenter)).requires_grad_(False)
+
+        def scores(images: Tensor) -> Tensor:
+            return network.scores(images)
+
+        return scores
+
+    # Running
+
+    def run(self, stages: Sequence[Stage], plan: Sequence[Entry]) -> None:
+        """Make what the plan says is to be made, recording each stage as it is done."""
+        main = self.fabric.is_global_zero
+        self.fabric.barrier()  # all processes have read the records before any is removed
+        if main:
+            forget(self.folder, plan)
+            self.write_results(stages)
+        self.fabric.barrier()
+        time_left = TimeLeft()
+        for entry in plan:
+            if not entry.run:
+                manifest = read_manifest(self.folder / entry.stage.name)
+                time_left.learn(entry.stage, manifest["seconds"] if manifest else 0)
+        to_run = [entry.stage for entry in plan if entry.run]
+        for number, stage in enumerate(to_run):
+            log.info("[%d/%d] %s", number + 1, len(to_run), stage.name)
+            self.console.loop_left = time_left.of(to_run[number + 1 :])
+            folder = self.folder / stage.name
+            if main:
+                begin(self.folder, stage)
+            self.fabric.barrier()
+            started = time.monotonic()
+            metrics = stage.action(folder)
+            seconds = metrics.pop("seconds", time.monotonic() - started)
+            time_left.learn(stage, seconds)
+            if main:
+                finish(self.folder, stage, metrics, seconds, self.about())
+                remove_checkpoints(folder)
+                self.write_results(stages)
+            self.fabric.barrier()
+
+    def about(self) -> dict[str, Any]:
+        """On what a stage was made, for its manifest."""
+        return {
+            "seed": self.config.seed,
+            "device": str(self.fabric.device),
+            "precision": resolve_precision(self.config),
+            "processes": self.fabric.world_size,
+        }
+
+    def results(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+        """One row for each segmentation network that is evaluated."""
+        rows = []
+        for stage in stages:
+            folder = self.folder / stage.name
+            scores = read_metrics(folder / "evaluation") if stage.kind == "segment" else None
+            manifest = read_manifest(folder)
+            if scores is None or manifest is None:
+                continue
+            k, i = position(stage.name)
+            means = {key: scores[key] for key in ("miou", *self.problem.space.subsets)}
+            rows.append(
+                {
+                    "stage": stage.name,
+                    "k": k,
+                    "i": i,
+                    **means,
+                    "iou": scores["iou"],
+                    "seconds": manifest["seconds"],
+                }
+            )
+        return rows
+
+    def write_results(self, stages: Sequence[Stage]) -> None:
+        """results.json and the report, from what is finished."""
+        rows = self.results(stages)
+        write_json(self.folder / "results.json", rows)
+        finished = [stage for stage in stages if (self.folder / stage.name / MANIFEST).is_file()]
+        report = Report(
+            title=self.folder.name,
+            rows=rows,
+            records=[self.record(stage) for stage in finished],
+            strips=self.strips(finished),
+            configuration=asdict(self.config),
+        )
+        write_report(self.folder / "report.html", report)
+
+    def record(self, stage: Stage) -> Record:
+        manifest = read_manifest(self.folder / stage.name) or {}
+        metrics = read_metrics(self.folder / stage.name) or {}
+        return Record(stage.name, stage.kind, manifest, metrics)
+
+    def strips(self, finished: Sequence[Stage]) -> list[Strip]:
+        """The followed frames: source images through the translators, target images through the
+        pseudo labels, validation images through the networks."""
+
+        def made_by(kind: str) -> list[tuple[str, Path]]:
+            return [(s.name, self.folder / s.name) for s in finished if s.kind == kind]
+
+        def followed(role: str) -> list[tuple[int, Sample]]:
+            if role in self.rendered and self.rendered[role] not in finished:
+                return []
+            samples = self.problem.samples(role)
+            return [(index, samples[index]) for index in frames(len(samples))]
+
+        strips = []
+        for index, sample in followed("source"):
+            panels = [Panel("source", open_image(sample.image))]
+            for name, folder in made_by("export"):
+                back = reconstruction_path(folder, index)
+                panels.append(Panel(name, open_image(image_path(folder, sample.name))))
+                panels.append(Panel(f"{name}, and back", open_image(back)))
+            strips.append(Strip(f"source {sample.name}", panels))
+        for _, sample in followed("target"):
+            panels = [Panel("target", open_image(sample.image))]
+            for name, folder in made_by("pseudo-label"):
+                labels = pseudo_label_path(folder, sample.name)
+                panels.append(Panel(name, open_image(labels)))
+            strips.append(Strip(f"target {sample.name}", panels))
+        table = self.problem.table("validation")
+        for index, sample in followed("validation"):
+            panels = [Panel("validation", open_image(sample.image))]
+            for name, folder in made_by("evaluate"):
+                prediction = prediction_path(folder, index)
+                panels.append(Panel(name.rpartition("/")[0], open_image(prediction)))
+            assert sample.label is not None
+            truth = self.problem.space.colorize(table[np.asarray(open_label(sample.label))])
+            panels.append(Panel("label", Image.fromarray(truth)))
+            strips.append(Strip(f"validation {sample.name}", panels))
+        return strips
+
+
+def position(name: str) -> tuple[int, int]:
+    """k and i of a segmentation stage: "k2/segmentation-1" is (2, 1), "source-only" (0, 0)."""
+    if not name.startswith("k"):
+        return 0, 0
+    round_name, stage_name = name.split("/")
+    return int(round_name[1:]), int(stage_name.rpartition("-")[2])
+
+
+def frames(count: int) -> list[int]:
+    """Indices of the images that the report follows, spread over the data set."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, min(FRAMES, count))})
+
+
+# The command line
+
+_SINGLE = {
+    "translate": "train the translator of round K",
+    "export": "translate every source image with the translator of round K",
+    "segment": "train the segmentation network M(k,i); k 0 is source only",
+    "pseudo-label": "label the target confidently with M(k,i-1)",
+    "evaluate": "score M(k,i) on the validation images",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bdl",
+        description="Bidirectional learning for domain adaptation of semantic segmentation: a "
+        "translator and a segmentation network, trained in turns.",
+        epilog="Every stage that is finished for the same settings is reused. A run that was "
+        "stopped goes on with the same command.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument(
+            "--config",
+            default="demo",
+            metavar="YAML",
+            help="configuration: a file, or the name of one of the project's own (default: demo)",
+        )
+        command.add_argument(
+            "--dry-run", action="store_true", help="print what would run and what is reused; stop"
+        )
+        command.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key=value",
+            help="settings that replace those of the file, e.g. seed=1 segmentation.steps=500",
+        )
+        return command
+
+    run = add("run", "the whole loop: translate, train, pseudo-label, retranslate")
+    run.add_argument(
+        "--from-stage",
+        metavar="STAGE",
+        help="run this stage again and all that depends on it, e.g. k1/translator",
+    )
+    for name, text in _SINGLE.items():
+        command = add(name, text)
+        command.add_argument("--k", type=int, metavar="K", help="round (default: the last)")
+        if name not in ("translate", "export"):
+            command.add_argument(
+                "--i", type=int, metavar="I", help="self-training step (default: the last)"
+            )
+        command.add_argument(
+            "--again", action="store_true", help="run it again even if it is finished"
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, 2 for an error of the user's."""
+    options = make_parser().parse_args(arguments)
+    try:
+        run_command(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_command(options: argparse.Namespace) -> None:
+    config = load_config(options.config, options.overrides)
+    fabric = make_fabric(config)
+    fabric.launch()
+    console = Console(speaking=fabric.is_global_zero)
+    loop = Loop(config, fabric, console)
+    stages = loop.algorithm()
+    if options.command == "run":
+        plan = make_plan(loop.folder, stages, options.from_stage)
+    else:
+        plan = plan_single(loop, stages, stage_name(options, config), options.again)
+    started = time.monotonic()
+    log.info("%s", describe_plan(config, plan))
+    if options.dry_run:
+        return
+    if fabric.is_global_zero:
+        claim_folder(loop.folder)
+    console.log_to(loop.folder / "log.txt")
+    loop.run(stages, plan)
+    log.info("%s", describe_results(loop.results(stages)))
+    log.info(
+        "done in %s; see %s", duration(time.monotonic() - started), loop.folder / "report.html"
+    )
+
+
+def stage_name(options: argparse.Namespace, config: Config) -> str:
+    """The stage that a single-stage command means."""
+    k = config.iterations if options.k is None else options.k
+    if options.command in ("translate", "export"):
+        return f"k{k}/" + {"translate": "translator", "export": "translated"}[options.command]
+    i = config.self_training_steps if options.i is None else options.i
+    if options.command == "pseudo-label":
+        return f"k{k}/pseudo-labels-{i}"
+    segmenter = "source-only" if k == 0 else f"k{k}/segmentation-{i}"
+    return segmenter if options.command == "segment" else f"{segmenter}/evaluation"
+
+
+def plan_single(loop: Loop, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
+    """The plan for one stage: its inputs must be there, but for rendered data.
+
+    Raises UserError if the configuration has no such stage, or names the input that is missing.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    if name not in by_name:
+        raise UserError(
+            f"no stage '{name}' with iterations={loop.config.iterations} and "
+            f"self_training_steps={loop.config.self_training_steps}; "
+            f"the stages are {', '.join(by_name)}"
+        )
+    stage = by_name[name]
+    plan = make_plan(loop.folder, [*stage.inputs, stage], name if again else None)
+    for entry in plan[:-1]:
+        if entry.run and entry.stage.kind != "render":
+            raise UserError(
+                f"{name} needs {entry.stage.name} ({entry.reason}); make that first, or use `run`"
+            )
+    return plan
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the run's folder. Raises UserError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"out: {folder} cannot be written to ({error.strerror})") from None
+
+
+def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
+    """What will run and what is reused, a line a stage."""
+    lines = [
+        f"{config.out}: K = {config.iterations}, N = {config.self_training_steps}, "
+        f"seed {config.seed}; {sum(entry.run for entry in plan)} of {len(plan)} stages to run"
+    ]
+    for entry in plan:
+        work = f"{entry.stage.work} {entry.stage.unit}"
+        mark, reason = ("run  ", entry.reason) if entry.run else ("reuse", "")
+        lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {reason}".rstrip())
+    return "\n".join(lines)
+
+
+def describe_results(rows: Sequence[dict[str, Any]]) -> str:
+    """The closing table: each network's mIoU and its gain over source only."""
+    lines = ["", f"{'network':<24}{'mIoU':>7}{'gain':>8}{'trained in':>16}"]
+    for row in rows:
+        gain = 100 * (row["miou"] - rows[0]["miou"])
+        miou, seconds = 100 * row["miou"], duration(row["seconds"])
+        lines.append(f"{row['stage']:<24}{miou:>7.1f}{gain:>+8.1f}{seconds:>16}")
+    return "\n".join(lines)
+
+
+def _file_digest(file: Path) -> str:
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"segmentation.weights: {file} cannot be read ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,387 @@
+"""The configuration: every key a recipe can set, with its type, default and meaning.
+
+The defaults are the paper's GTA5 -> Cityscapes recipe with DeepLab-v2; a YAML file states what it
+changes, the command line's `key=value` comes last.
+"""
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from runtime.errors import UserError
+
+
+@dataclass
+class DomainConfig:
+    """One set of images, with or without labels."""
+
+    layout: str = "folder"  # folder | gta5 | synthia | synthia_mapped | cityscapes | streets
+    root: str | None = None  # folder of the data set; streets render into the run without it
+    split: str = "train"  # fills {split} in the layout's patterns
+    images: str | None = None  # pattern below root, e.g. images/*.png; default: the layout's
+    labels: str | None = None  # pattern with as many *, e.g. labels/*.png; default: the layout's
+    encoding: str | None = None  # how label files count classes; default: the layout's
+    list_file: str | None = None  # text file that names the images to use, one a line
+    size: list[int] | None = None  # width, height the images are resized to; default: as stored
+    scenes: int = 0  # streets: how many to render
+    appearance: str = "synthetic"  # streets: synthetic | real
+
+
+@dataclass
+class DataConfig:
+    label_space: str = "cityscapes19"  # a name, or the path of a YAML file
+    source: DomainConfig = field(
+        default_factory=lambda: DomainConfig(layout="gta5", size=[1280, 720])
+    )
+    target: DomainConfig = field(
+        default_factory=lambda: DomainConfig(layout="cityscapes", size=[1024, 512])
+    )
+    validation: DomainConfig = field(
+        default_factory=lambda: DomainConfig(layout="cityscapes", split="val", size=[1024, 512])
+    )
+    workers: int = 2  # processes that load images; 0 loads in the training process
+
+
+@dataclass
+class GeneratorConfig:
+    width: int = 64  # channels of the first convolution
+    blocks: int = 9  # residual blocks
+
+
+@dataclass
+class TranslationWeights:
+    """Weights of the translation loss's terms, each used for both directions."""
+
+    adversarial: float = 1.0
+    cycle: float = 10.0
+    identity: float = 5.0
+    perceptual: float = 0.1
+    perceptual_reconstruction: float = 10.0
+
+
+@dataclass
+class TranslationConfig:
+    images: str | None = None  # folder of images translated already: takes a translator's place
+    load_width: int | None = 1024  # images are scaled to this width before cropping
+    crop: list[int] = field(default_factory=lambda: [452, 452])  # width, height
+    flip: bool = True
+    batch_size: int = 4  # over all devices together
+    constant_epochs: int = 10  # at the full learning rate
+    decay_epochs: int = 10  # linearly down to zero
+    steps_per_epoch: int | None = None  # default: source images / batch_size
+    lr: float = 2e-4
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator_width: int = 64
+    pool_size: int = 50  # past fakes kept for the discriminators
+    weights: TranslationWeights = field(default_factory=TranslationWeights)
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "sgd"  # sgd | adam | adamw
+    lr: float = 2.5e-4
+    head_multiplier: float = 10.0  # the classifier head learns this many times faster
+    momentum: float = 0.9  # sgd
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # adam, adamw
+    weight_decay: float = 5e-4
+    rates: str = "printed"  # printed | effective: what the published optimizer did (deeplab_v2)
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate over the steps, for the network and the discriminator alike."""
+
+    name: str = "poly"  # poly | step
+    steps: int = 250_000  # poly: where the rate would reach zero; step: steps between drops
+    power: float = 0.9  # poly
+    gamma: float = 0.1  # step: factor of a drop
+
+
+@dataclass
+class AdversarialConfig:
+    weight: float = 1e-3  # lambda_adv; 0 trains without the discriminator
+    lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    width: int = 64  # channels of the discriminator's first convolution
+
+
+@dataclass
+class PseudoLabelConfig:
+    portion: float = 0.5  # the quantile of a class's confidences that becomes its threshold
+    cap: float = 0.9  # no threshold is higher
+
+
+@dataclass
+class AugmentationConfig:
+    flip: bool = False
+    scale: list[float] = field(default_factory=lambda: [1.0, 1.0])  # range of a random zoom
+    crop: list[int] | None = None  # width, height; default: the whole image
+    brightness: float = 0.0  # colour: largest relative change, drawn for each image
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # largest shift, in turns of the colour circle (at most 0.5)
+
+
+@dataclass
+class EvaluationConfig:
+    size: list[int] | None = None  # width, height to score at; default: the stored labels' size
+
+
+@dataclass
+class SegmentationConfig:
+    network: str = "deeplab_v2"  # compact | deeplab_v2 | fcn8s_vgg16 | timm:BACKBONE
+    options: dict[str, Any] = field(default_factory=dict)  # the network's own, see its file
+    weights: str | None = None  # initial weights; default: the network's own initialisation
+    steps: int = 80_000
+    pseudo_label_steps: int | None = 120_000  # steps when trained with pseudo labels; null: `steps`
+    batch_size: int = 1  # source images a step, and as many target images; over all devices
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    pseudo_labels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass
+class Config:
+    out: str = "runs/gta5-cityscapes"  # folder of the run
+    seed: int = 0
+    iterations: int = 2  # K: rounds of translation and segmentation
+    self_training_steps: int = 2  # N: pseudo-label trainings in each round
+    init: str = "initial"  # each training starts from: initial | previous (the network before it)
+    device: str = "auto"  # auto | cpu | cuda | mps
+    devices: int = 1  # processes, one a device
+    precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed | auto
+    log_every: int = 20  # steps between entries of curves
+    checkpoint_every: int = 200  # steps between states to resume from
+    data: DataConfig = field(default_factory=DataConfig)
+    translation: TranslationConfig = field(default_factory=TranslationConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+
+
+CONFIGURATIONS = Path(__file__).resolve().parent.parent / "configs"
+BASE_KEY = "base"  # a file's own key: another YAML file, beside it, that it builds on
+
+_CHOICES = {
+    "init": ("initial", "previous"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
+    "segmentation.optimizer.name": ("sgd", "adam", "adamw"),
+    "segmentation.optimizer.rates": ("printed", "effective"),
+    "segmentation.schedule.name": ("poly", "step"),
+    "data.source.appearance": ("synthetic", "real"),
+    "data.target.appearance": ("synthetic", "real"),
+    "data.validation.appearance": ("synthetic", "real"),
+}
+_AT_LEAST = {
+    "seed": 0,
+    "iterations": 0,
+    "self_training_steps": 0,
+    "devices": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "data.workers": 0,
+    "data.source.scenes": 0,
+    "data.target.scenes": 0,
+    "data.validation.scenes": 0,
+    "translation.batch_size": 1,
+    "translation.constant_epochs": 0,
+    "translation.decay_epochs": 0,
+    "translation.steps_per_epoch": 1,
+    "translation.pool_size": 0,
+    "translation.load_width": 8,
+    "translation.generator.width": 1,
+    "translation.generator.blocks": 0,
+    "translation.discriminator_width": 1,
+    "translation.weights.adversarial": 0,
+    "translation.weights.cycle": 0,
+    "translation.weights.identity": 0,
+    "translation.weights.perceptual": 0,
+    "translation.weights.perceptual_reconstruction": 0,
+    "translation.lr": 0,
+    "segmentation.steps": 1,
+    "segmentation.pseudo_label_steps": 1,
+    "segmentation.batch_size": 1,
+    "segmentation.optimizer.lr": 0,
+    "segmentation.schedule.steps": 1,
+    "segmentation.adversarial.weight": 0,
+    "segmentation.adversarial.width": 1,
+    "segmentation.adversarial.lr": 0,
+    "segmentation.augmentation.brightness": 0,
+    "segmentation.augmentation.contrast": 0,
+    "segmentation.augmentation.saturation": 0,
+    "segmentation.augmentation.hue": 0,
+}
+_AT_MOST = {
+    "segmentation.pseudo_labels.portion": 1,
+    "segmentation.pseudo_labels.cap": 1,
+    "segmentation.augmentation.hue": 0.5,
+}
+_PAIRS = (
+    "data.source.size",
+    "data.target.size",
+    "data.validation.size",
+    "translation.crop",
+    "segmentation.augmentation.crop",
+    "segmentation.evaluation.size",
+)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and `key=value` overrides into a checked Config.
+
+    `path` is a file, or the name of one of the project's own configurations. Raises UserError
+    that names the file (or the command line) and the key.
+    """
+    file = find_config(path)
+    schema = OmegaConf.structured(Config)
+    for origin, content in [*_layers(file, ()), _override_layer(overrides or [])]:
+        schema = _merge(schema, content, origin)
+    try:
+        config = OmegaConf.to_object(schema)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "configuration"
+        raise UserError(f"{file}: {key}: {_first_line(error)}") from None
+    assert isinstance(config, Config)
+    _validate(config, str(file))
+    return config
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at `path`, or the project's own configuration of that name."""
+    own = CONFIGURATIONS / Path(path).with_suffix(".yaml").name
+    for candidate in (Path(path), own):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(p.stem for p in CONFIGURATIONS.glob("[!_]*.yaml")))
+    raise UserError(f"{path}: no such configuration file; the project's own are: {known}")
+
+
+def value_at(config: object, key: str) -> Any:
+    """The value of a dotted key, e.g. "segmentation.optimizer.lr"."""
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def known_keys(kind: type = Config, prefix: str = "") -> list[str]:
+    """All dotted keys of the configuration, sections included."""
+    keys = []
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        key = prefix + item.name
+        keys.append(key)
+        hint = hints[item.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            keys.extend(known_keys(hint, key + "."))
+    return keys
+
+
+def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[str, Any]]:
+    """The file and those it builds on, as (origin, content), most basic first."""
+    if file.resolve() in above:
+        raise UserError(f"{file}: builds on itself through '{BASE_KEY}'; remove the circle")
+    try:
+        content = OmegaConf.load(file)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        where = str(getattr(error, "problem_mark", "")).strip()
+        raise UserError(
+            f"{file}: is not valid YAML: {_first_line(error)} {where}".strip()
+        ) from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{file}: must be a mapping of keys to values")
+    base = content.pop(BASE_KEY, None)
+    if base is None:
+        return [(str(file), content)]
+    base_file = file.parent / str(base)
+    if not base_file.is_file():
+        raise UserError(f"{file}: '{BASE_KEY}' names {base_file}, which does not exist")
+    return [*_layers(base_file, (*above, file.resolve())), (str(file), content)]
+
+
+def _override_layer(overrides: list[str]) -> tuple[str, Any]:
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"command line: '{override}' is not of the form key=value")
+    try:
+        return "command line", OmegaConf.from_dotlist(overrides)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"command line: {_first_line(error)}") from None
+
+
+def _merge(schema: Any, content: Any, origin: str) -> Any:
+    try:
+        return OmegaConf.merge(schema, content)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        if key and key not in known_keys():
+            raise UserError(f"{origin}: unknown key '{key}'{_suggestion(key)}") from None
+        raise UserError(f"{origin}: {key}: {_first_line(error)}") from None
+
+
+def _suggestion(key: str) -> str:
+    """The nearest known key: by the whole dotted name, or by its last part."""
+    keys = known_keys()
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(keys)}
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    if not near:
+        parts = difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
+        near = [last[part] for part in parts] or difflib.get_close_matches(key, keys, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _validate(config: Config, origin: str) -> None:
+    def fail(key: str, problem: str) -> None:
+        raise UserError(f"{origin}: {key}: {problem}")
+
+    for key, choices in _CHOICES.items():
+        value = value_at(config, key)
+        if value not in choices:
+            fail(key, f"'{value}' is not one of {', '.join(choices)}")
+    for key, least in _AT_LEAST.items():
+        value = value_at(config, key)
+        if value is not None and not value >= least:
+            fail(key, f"is {value}, must be at least {least}")
+    for key, most in _AT_MOST.items():
+        value = value_at(config, key)
+        if not 0 <= value <= most:
+            fail(key, f"is {value}, must lie between 0 and {most}")
+    for key in _PAIRS:
+        value = value_at(config, key)
+        if value is not None and (len(value) != 2 or min(value) < 8):
+            fail(key, f"is {value}, must be [width, height] in pixels, at least 8 each")
+    for key in (
+        "translation.betas",
+        "segmentation.optimizer.betas",
+        "segmentation.adversarial.betas",
+    ):
+        value = value_at(config, key)
+        if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+            fail(key, f"is {value}, must be two numbers from 0 to below 1")
+    scale = config.segmentation.augmentation.scale
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        fail("segmentation.augmentation.scale", f"is {scale}, must be [smallest, largest] above 0")
+    for key in ("translation.batch_size", "segmentation.batch_size"):
+        if value_at(config, key) % config.devices:
+            fail(
+                key, f"is {value_at(config, key)}, must be a multiple of devices ({config.devices})"
+            )
+    if config.iterations and config.translation.images is None:
+        epochs = config.translation.constant_epochs + config.translation.decay_epochs
+        if epochs == 0:
+            fail(
+                "translation.constant_epochs", "is 0, as is decay_epochs; nothing would be trained"
+            )

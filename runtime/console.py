@@ -1,0 +1,126 @@
+"""What the user sees while it runs: messages, a line for the stage, the time left for the loop."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+log = logging.getLogger("bdl")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+class Console:
+    """Messages of the main process; the others are silent.
+
+    On a terminal a bar moves; elsewhere a plain line comes every ten seconds. What is said also
+    goes to the file given to `log_to`.
+    """
+
+    def __init__(self, speaking: bool = True) -> None:
+        self.speaking = speaking
+        self._rich = RichConsole(stderr=False, quiet=not speaking, highlight=False)
+        self.on_terminal = self._rich.is_terminal and speaking
+        log.handlers.clear()
+        log.setLevel(logging.INFO if speaking else logging.CRITICAL)
+        log.propagate = False
+        handler: logging.Handler
+        if self.on_terminal:
+            handler = RichHandler(
+                console=self._rich, show_time=False, show_level=False, show_path=False
+            )
+        else:
+            handler = logging.StreamHandler(sys.stdout)
+        log.addHandler(handler)
+        self.loop_left: float | None = None  # seconds left for the stages after the present one
+
+    def log_to(self, file: Path) -> None:
+        if self.speaking:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(file, encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            log.addHandler(handler)
+
+    @contextmanager
+    def track(self, title: str, total: int, done: int = 0, unit: str = "steps") -> Iterator["Task"]:
+        """A task of `total` units of which `done` are behind us."""
+        task = Task(self, title, total, done, unit)
+        if not self.on_terminal:
+            yield task
+            task.line()
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+        )
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task.bar, task.bar_id = bar, bar.add_task(title, total=total, completed=done, text="")
+            yield task
+        task.line()
+
+
+class Task:
+    """One stage's progress; see Console.track."""
+
+    def __init__(self, console: Console, title: str, total: int, done: int, unit: str) -> None:
+        self.console, self.title, self.total, self.done, self.unit = (
+            console,
+            title,
+            total,
+            done,
+            unit,
+        )
+        self.bar: Progress | None = None
+        self.bar_id = TaskID(0)
+        self._values = ""
+        self._begun_at = self._line_at = time.monotonic()
+        self._done_before = done
+
+    def advance(self, count: int = 1, values: dict[str, float] | None = None) -> None:
+        """`count` more units are done; `values` are shown until newer ones come."""
+        self.done += count
+        if values:
+            self._values = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.update(self.bar_id, completed=self.done, text=self._text())
+        elif time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
+            self.line()
+
+    @property
+    def rate(self) -> float:
+        """Units a second in this process."""
+        return (self.done - self._done_before) / max(time.monotonic() - self._begun_at, 1e-9)
+
+    def line(self) -> None:
+        self._line_at = time.monotonic()
+        log.info("  %s  %s", self.title, self._text())
+
+    def _text(self) -> str:
+        text = f"{self.done}/{self.total} {self.unit}"
+        if self.done > self._done_before:
+            left = (self.total - self.done) / self.rate
+            text += f"  {self.rate:.3g}/s"
+            if self.done < self.total:
+                text += f"  {duration(left)} left"
+                if self.console.loop_left is not None:
+                    text += f" (whole run: about {duration(left + self.console.loop_left)})"
+        return f"{text}  {self._values}".rstrip()

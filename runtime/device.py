@@ -1,0 +1,91 @@
+"""Device, precision and processes, through Lightning Fabric; and the seeds of every draw."""
+
+import warnings
+import zlib
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from runtime.config import Config
+from runtime.errors import UserError
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def make_fabric(config: Config) -> Fabric:
+    """The Fabric that `config` asks for; the caller launches it.
+
+    Raises UserError if the device is not there or cannot compute in the precision.
+    """
+    available = {
+        "auto": True,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available[config.device]:
+        raise UserError(
+            f"device: '{config.device}' is not available on this machine; use device=auto"
+        )
+    # Fabric warns that more loader workers would help; how many there are is a setting here.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices,
+            precision=resolve_precision(config),
+            strategy="ddp" if config.devices > 1 else "auto",
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"device={config.device} devices={config.devices} precision={config.precision}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    return fabric
+
+
+def resolve_precision(config: Config) -> Precision:
+    """`precision`, with "auto" resolved to bf16 where the hardware computes in it."""
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    if config.precision == "16-mixed" and not on_gpu:
+        raise UserError("precision: 16-mixed needs a GPU; use bf16-mixed or 32-true")
+    if config.precision != "auto":
+        return cast(Precision, config.precision)
+    if on_gpu:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+
+
+def channels_last(network: Network) -> Network:
+    """The network with its convolutions in the memory layout that is fast on CPU and GPU."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def random_for(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
+    """A random generator that depends on nothing but its arguments.
+
+    Draws made this way need no state to be saved: what step 700 draws is the same whether or
+    not the process was started anew at step 600.
+    """
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), number])
+
+
+def seed_torch(seed: int, purpose: str) -> None:
+    """Start torch's own random state for the initialisation of networks and for dropout."""
+    torch.manual_seed(int(random_for(seed, purpose).integers(2**62)))
+
+
+def sum_over_processes(fabric: Fabric, counts: Tensor) -> Tensor:
+    """`counts` (integers, any shape, on any device) summed over all processes, on the CPU."""
+    if fabric.world_size == 1:
+        return counts.cpu()
+    summed = fabric.all_reduce(counts.to(fabric.device), reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    return summed.cpu()

@@ -1,0 +1,1 @@
+"""Segmentation networks, their adversarial and self-supervised training, and their measure."""

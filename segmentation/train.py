@@ -1,0 +1,239 @@
+"""Training of a segmentation network: source, adversarial and pseudo-label terms."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from domains.augment import jitter_colors
+from domains.images import to_unit
+from domains.label_space import LabelSpace
+from domains.loading import TrainingSamples, training_batches
+from runtime.checkpoint import Checkpoint, Curves, Stateful
+from runtime.config import OptimizerConfig, ScheduleConfig, SegmentationConfig
+from runtime.console import Console
+from runtime.device import channels_last, seed_torch
+from runtime.errors import UserError
+from runtime.files import load_tensors, save_tensors
+from runtime.stages import Metrics, Stopwatch
+from runtime.tracking import Tracker
+from segmentation import losses
+from segmentation.networks import build_segmenter
+from segmentation.networks.base import Segmenter
+from segmentation.networks.discriminator import OutputDiscriminator
+
+RESULT = "segmenter.pt"
+
+
+def save_segmenter(
+    file: Path, network: Segmenter, config: SegmentationConfig, space: LabelSpace
+) -> None:
+    """Write the network with what is needed to build and to use it."""
+    save_tensors(
+        file,
+        {
+            "network": config.network,
+            "options": dict(config.options),
+            "label_space": space.describe(),
+            "state": network.state_dict(),
+        },
+    )
+
+
+def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """The network in `file`, ready for use on the CPU, and its label space's description.
+
+    Raises UserError if the file does not hold a segmentation network of this project.
+    """
+    content = load_tensors(file)
+    try:
+        names = content["label_space"]["names"]
+        # Its weights are in the file: no others are fetched.
+        options = dict(content["options"])
+        if content["network"].startswith("timm:"):
+            options["pretrained"] = False
+        network = build_segmenter(content["network"], len(names), **options)
+        network.load_state_dict(content["state"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: is not a segmentation network of this project ({error})"
+        ) from None
+    except RuntimeError as error:
+        raise UserError(f"{file}: its weights do not fit its network: {error}") from None
+    return channels_last(network).eval(), content["label_space"]  # type: ignore[return-value]
+
+
+def initial_segmenter(config: SegmentationConfig, num_classes: int, seed: int) -> Segmenter:
+    """The network as every training of the loop starts with it: the same for the same seed."""
+    seed_torch(seed, "segmenter")
+    network = build_segmenter(config.network, num_classes, **config.options)
+    if config.weights is not None:
+        content = load_tensors(Path(config.weights))
+        state = content.get("state", content)
+        try:
+            missing, unexpected = network.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{config.weights}: does not fit {config.network}: {reason}") from None
+        heads = {
+            id(p) for group in network.parameter_groups() if group.head for p in group.parameters
+        }
+        head_names = {name for name, p in network.named_parameters() if id(p) in heads}
+        lost = [name for name in missing if name not in head_names]
+        if lost or unexpected:
+            raise UserError(
+                f"{config.weights}: does not fit {config.network}: missing {lost[:3]}, "
+                f"unknown {unexpected[:3]}; convert it with import-weights"
+            )
+    return network
+
+
+def make_optimizer(network: Segmenter, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer, a group for each learning rate; each group's "base_lr" is its full rate."""
+    groups = []
+    for group in network.parameter_groups(config.rates):
+        head = config.head_multiplier if group.head else 1.0
+        rate = config.lr * group.multiplier * head
+        groups.append({"params": group.parameters, "lr": rate, "base_lr": rate})
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(groups, betas=(config.betas[0], config.betas[1]), weight_decay=config.weight_decay)
+
+
+def rate_factor(schedule: ScheduleConfig, step: int) -> float:
+    """Factor of the learning rates in `step`, counted from 0.
+
+    poly: (1 - step / steps)^power, which training usually ends before it is 0; step: `gamma`
+    for every `steps` steps.
+    """
+    if schedule.name == "poly":
+        return max(0.0, 1 - step / schedule.steps) ** schedule.power
+    return schedule.gamma ** (step // schedule.steps)
+
+
+def train_segmenter(
+    fabric: Fabric,
+    console: Console,
+    tracker: Tracker,
+    folder: Path,
+    config: SegmentationConfig,
+    space: LabelSpace,
+    network: Segmenter,
+    source: TrainingSamples,
+    target: TrainingSamples | None,
+    *,
+    steps: int,
+    seed: int,
+    workers: int,
+    log_every: int,
+    checkpoint_every: int,
+) -> Metrics:
+    """Train `network` and write `folder`/segmenter.pt; goes on from a saved state.
+
+    Without `target` training is on the source alone, and no target image passes the network:
+    batch norm would learn from it. Target samples with labels (pseudo labels) add their term;
+    the adversarial term takes part where its weight is above 0. Returns curves and seconds.
+    """
+    adversarial = config.adversarial
+    with_discriminator = target is not None and adversarial.weight > 0
+    network = channels_last(network).train()  # type: ignore[assignment]
+    optimizer = make_optimizer(network, config.optimizer)
+    segment, optimizer = fabric.setup(network, optimizer)
+    seed_torch(seed, "discriminator")
+    discriminator = channels_last(OutputDiscriminator(space.num_classes, adversarial.width))
+    betas = (adversarial.betas[0], adversarial.betas[1])
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), adversarial.lr, betas)
+    judge, optimizer_d = fabric.setup(discriminator, optimizer_d)
+    curves, stopwatch = Curves(), Stopwatch()
+    shared: dict[str, Stateful] = {
+        "network": network,
+        "optimizer": optimizer,
+        "discriminator": discriminator,
+        "optimizer_d": optimizer_d,
+        "precision": fabric.strategy.precision,
+        "curves": curves,
+        "stopwatch": stopwatch,
+    }
+    state = Checkpoint(fabric, folder, shared, own={})
+    # Dropout draws from torch's random state, which the checkpoint restores.
+    seed_torch(seed, f"dropout {fabric.global_rank}")
+    first = state.restore()
+
+    def batches(samples: TrainingSamples) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        loaded = training_batches(
+            samples,
+            first,
+            steps,
+            config.batch_size,
+            workers,
+            fabric.global_rank,
+            fabric.world_size,
+        )
+        purpose = f"{samples.purpose} {fabric.global_rank}"
+        for step, batch in enumerate(loaded, start=first):
+            batch = fabric.to_device(batch)
+            images = to_unit(batch["image"])
+            images = jitter_colors(images, config.augmentation, seed, purpose, step)
+            yield step, images, batch.get("label")
+
+    from_source = batches(source)
+    from_target = batches(target) if target is not None else None
+    with console.track(tracker.name, steps, first) as task:
+        for step, images, labels in from_source:
+            factor = rate_factor(config.schedule, step)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            for group in optimizer_d.param_groups:
+                group["lr"] = adversarial.lr * factor
+            optimizer.zero_grad()
+
+            assert labels is not None
+            logits = segment(images)
+            terms = {"source": losses.cross_entropy(logits, labels)}
+            fabric.backward(terms["source"])
+
+            if from_target is not None:
+                _, target_images, pseudo_labels = next(from_target)
+                target_logits = segment(target_images)
+                loss = torch.zeros((), device=fabric.device)
+                if pseudo_labels is not None:
+                    terms["pseudo_labels"] = losses.cross_entropy(target_logits, pseudo_labels)
+                    loss = loss + terms["pseudo_labels"]
+                if with_discriminator:
+                    discriminator.requires_grad_(False)
+                    with fabric.autocast():
+                        scores = discriminator(target_logits.softmax(1))
+                    terms["adversarial"] = losses.adversarial(scores.float())
+                    loss = loss + adversarial.weight * terms["adversarial"]
+                    discriminator.requires_grad_(True)
+                if loss.requires_grad:
+                    fabric.backward(loss)
+            optimizer.step()
+
+            if with_discriminator:
+                # Both from the forward passes above: as the network was before its step.
+                terms["discriminator"] = losses.discriminator(
+                    judge(logits.detach().softmax(1)), judge(target_logits.detach().softmax(1))
+                )
+                optimizer_d.zero_grad()
+                fabric.backward(terms["discriminator"])
+                optimizer_d.step()
+
+            curves.add(terms)
+            done = step + 1
+            row = None
+            if done % log_every == 0 or done == steps:
+                row = curves.close_row(done, lr=config.optimizer.lr * factor)
+                tracker.scalars(row)
+            task.advance(values=row and {name: row[name] for name in terms})
+            if done % checkpoint_every == 0 and done < steps:
+                state.save(done)
+
+    if fabric.is_global_zero:
+        save_segmenter(folder / RESULT, network, config, space)
+    fabric.barrier()
+    return {"steps": steps, "seconds": stopwatch.seconds, "curves": curves.rows}

@@ -1,0 +1,78 @@
+"""Translation of whole images with a trained translator."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from domains.images import to_bytes, to_unit
+from domains.loading import WholeImages, share, whole_images
+from runtime.console import Console
+from runtime.device import channels_last
+from runtime.files import load_tensors, save_png
+from runtime.stages import Metrics
+from translation.networks import Generator
+from translation.train import RESULT, Translator
+
+
+def load_translator(folder: Path) -> Translator:
+    """The translator that `train_translator` wrote into `folder`, ready for use on the CPU."""
+    content = load_tensors(folder / RESULT)
+    translator = Translator(**content["options"])
+    translator.load_state_dict(content["state"])
+    return channels_last(translator).eval()  # type: ignore[return-value]
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Where the translation of the sample `name` lies."""
+    return folder / "images" / f"{name}.png"
+
+
+def reconstruction_path(folder: Path, index: int) -> Path:
+    """Where the reconstruction of the source image `index` lies, if it is one of the frames."""
+    return folder / "reconstructed" / f"{index:04d}.png"
+
+
+def export_translations(
+    fabric: Fabric,
+    console: Console,
+    title: str,
+    folder: Path,
+    translator: Translator,
+    images: WholeImages,
+    *,
+    workers: int,
+    frames: Collection[int],
+) -> Metrics:
+    """Write every source image, translated whole, below `folder`/images; those there are kept.
+
+    The images' size is that of `images`: the size at which segmentation will see them. Of the
+    indices `frames` the reconstructions G_BA(G_AB(a)) are written too, for the report.
+    """
+    fabric.to_device(translator)
+    mine = share(len(images), fabric.global_rank, fabric.world_size)
+    left = [index for index in mine if not image_path(folder, images.samples[index].name).is_file()]
+    with console.track(title, len(mine), len(mine) - len(left), "images") as task:
+        for batch in whole_images(images, left, workers):
+            index = int(batch["index"])
+            name = images.samples[index].name
+            translated = generate(
+                fabric, translator.a_to_b, to_unit(fabric.to_device(batch["image"]))
+            )
+            if index in frames:
+                back = generate(fabric, translator.b_to_a, translated)
+                save_png(reconstruction_path(folder, index), Image.fromarray(to_bytes(back[0])))
+            save_png(image_path(folder, name), Image.fromarray(to_bytes(translated[0])))
+            task.advance()
+    fabric.barrier()
+    return {"images": len(images)}
+
+
+@torch.inference_mode()
+def generate(fabric: Fabric, generator: Generator, images: Tensor) -> Tensor:
+    """Images, N x 3 x H x W in [0, 1], through a generator; float32 in [0, 1]."""
+    with fabric.autocast():
+        return generator(images).float()

@@ -1,0 +1,108 @@
+"""The translator's networks: ResNet generator and patch discriminator of CycleGAN.
+
+Modules are numbered as in the public CycleGAN code (`model.N`), so that its checkpoints fit.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_STRIDE = 4  # of the generator's deepest maps
+
+
+class Generator(nn.Module):
+    """Image to image: N x 3 x H x W in [0, 1] to the same, any H and W from 8 on.
+
+    7x7 convolution, two of stride 2, `blocks` residual blocks at 4 x `width` channels, two
+    transposed convolutions, 7x7 convolution, tanh. Instance norm uses the image's own statistics
+    in training and in evaluation. Published: width 64, 9 blocks.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7)]
+        layers += _norm_relu(width)
+        for channels in (width, 2 * width):
+            layers.append(nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1))
+            layers += _norm_relu(2 * channels)
+        layers += [ResidualBlock(4 * width) for _ in range(blocks)]
+        for channels in (4 * width, 2 * width):
+            layers.append(
+                nn.ConvTranspose2d(
+                    channels, channels // 2, 3, stride=2, padding=1, output_padding=1
+                )
+            )
+            layers += _norm_relu(channels // 2)
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        # Sizes that the two strides do not divide are padded by reflection and cut back.
+        padding = (0, -width % _STRIDE, 0, -height % _STRIDE)
+        if any(padding):
+            images = F.pad(images, padding, mode="reflect")
+        output = (self.model(to_signed(images)) + 1) / 2
+        return output[..., :height, :width]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with reflection padding, added to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            *_norm_relu(channels),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.conv_block(maps)
+
+
+class PatchDiscriminator(nn.Module):
+    """Scores of 70x70 patches: N x 3 x H x W in [0, 1] to N x 1 x h x w, no activation.
+
+    Real should score 1, fake 0. Published: width 64.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for channels, stride in ((width, 2), (2 * width, 2), (4 * width, 1)):
+            layers += [
+                nn.Conv2d(channels, 2 * channels, 4, stride=stride, padding=1),
+                nn.InstanceNorm2d(2 * channels),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        layers.append(nn.Conv2d(8 * width, 1, 4, padding=1))
+        self.model = nn.Sequential(*layers)
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(to_signed(images))
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1], the range in which these networks and the L1 losses work."""
+    return images * 2 - 1
+
+
+def initialize(network: nn.Module) -> None:
+    """All convolution weights N(0, 0.02), biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def _norm_relu(channels: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]

@@ -1,0 +1,257 @@
+"""Training of a translator: two generators, two discriminators, and what must stay the same."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from domains.images import to_unit
+from domains.loading import TrainingSamples, training_batches
+from runtime.checkpoint import Checkpoint, Curves
+from runtime.config import TranslationConfig, TranslationWeights
+from runtime.console import Console
+from runtime.device import channels_last, random_for, seed_torch
+from runtime.files import save_tensors
+from runtime.stages import Metrics, Stopwatch
+from runtime.tracking import Tracker
+from translation import losses
+from translation.networks import Generator, PatchDiscriminator, to_signed
+from translation.pool import FakePool
+
+ScoreMaps = Callable[[Tensor], Tensor]  # images in [0, 1] to score maps N x C x h x w
+
+RESULT = "translator.pt"
+
+
+@dataclass
+class Cycle:
+    """All images that one step's generators make; A is the source, B the target."""
+
+    fake_b: Tensor  # G_AB(a)
+    fake_a: Tensor  # G_BA(b)
+    reconstructed_a: Tensor  # G_BA(G_AB(a))
+    reconstructed_b: Tensor  # G_AB(G_BA(b))
+    identity_b: Tensor  # G_AB(b)
+    identity_a: Tensor  # G_BA(a)
+
+
+class Translator(nn.Module):
+    """Both generators; a call makes all six images of a step."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.a_to_b = Generator(width, blocks)
+        self.b_to_a = Generator(width, blocks)
+
+    def forward(self, a: Tensor, b: Tensor) -> Cycle:
+        # One call for the passes that share a generator; instance norm keeps images independent.
+        fake_b, identity_b = self.a_to_b(torch.cat([a, b])).split(len(a))
+        fake_a, identity_a = self.b_to_a(torch.cat([b, a])).split(len(a))
+        return Cycle(
+            fake_b, fake_a, self.b_to_a(fake_b), self.a_to_b(fake_a), identity_b, identity_a
+        )
+
+
+class Discriminators(nn.Module):
+    """Both patch discriminators; a call gives their losses on real and pooled images."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = PatchDiscriminator(width)
+        self.b = PatchDiscriminator(width)
+
+    def forward(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> dict[str, Tensor]:
+        return {
+            "discriminator_a": losses.discriminator(self.a(a), self.a(fake_a)),
+            "discriminator_b": losses.discriminator(self.b(b), self.b(fake_b)),
+        }
+
+
+def generator_losses(
+    a: Tensor,
+    b: Tensor,
+    made: Cycle,
+    discriminators: Discriminators,
+    score_maps: ScoreMaps,
+    weights: TranslationWeights,
+) -> dict[str, Tensor]:
+    """The ten terms of the translation loss, unweighted; a term of weight 0 is left out.
+
+    `_a` names the direction that begins with source images, `_b` the other. `a` and `b` are
+    N x 3 x H x W in [0, 1], of equal shape.
+    """
+    terms: dict[str, Tensor] = {}
+    if weights.adversarial:
+        terms["adversarial_a"] = losses.adversarial(discriminators.b(made.fake_b))
+        terms["adversarial_b"] = losses.adversarial(discriminators.a(made.fake_a))
+    if weights.cycle:
+        terms["cycle_a"] = losses.cycle(to_signed(made.reconstructed_a), to_signed(a))
+        terms["cycle_b"] = losses.cycle(to_signed(made.reconstructed_b), to_signed(b))
+    if weights.identity:
+        terms["identity_b"] = losses.identity(to_signed(made.identity_b), to_signed(b))
+        terms["identity_a"] = losses.identity(to_signed(made.identity_a), to_signed(a))
+    if weights.perceptual or weights.perceptual_reconstruction:
+        with torch.no_grad():
+            references = dict(zip("ab", score_maps(torch.cat([a, b])).split(len(a)), strict=True))
+        compared: dict[str, Tensor] = {}
+        if weights.perceptual:
+            compared |= {"perceptual_a": made.fake_b, "perceptual_b": made.fake_a}
+        if weights.perceptual_reconstruction:
+            compared |= {
+                "perceptual_reconstruction_a": made.reconstructed_a,
+                "perceptual_reconstruction_b": made.reconstructed_b,
+            }
+        # One call of the frozen network: in evaluation mode its images are independent.
+        scores = score_maps(torch.cat(list(compared.values()))).split(len(a))
+        for name, maps in zip(compared, scores, strict=True):
+            terms[name] = losses.perceptual(maps, references[name[-1]])
+    return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: TranslationWeights) -> Tensor:
+    """The translation loss: each term (named as in `generator_losses`) times its weight."""
+    by_name = asdict(weights)
+    return torch.stack([by_name[name[:-2]] * term for name, term in terms.items()]).sum()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs at the full rate, then a linear descent to zero; epochs are counted from 1."""
+
+    constant_epochs: int
+    decay_epochs: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, config: TranslationConfig, source_images: int) -> "Schedule":
+        per_epoch = config.steps_per_epoch or max(1, source_images // config.batch_size)
+        return cls(config.constant_epochs, config.decay_epochs, per_epoch)
+
+    @property
+    def steps(self) -> int:
+        """Steps in which something is learned: the last epoch's rate is zero if there is decay."""
+        idle = 1 if self.decay_epochs else 0
+        return (self.constant_epochs + self.decay_epochs - idle) * self.steps_per_epoch
+
+    def factor(self, step: int) -> float:
+        """Factor of the learning rate in `step`, counted from 0."""
+        if not self.decay_epochs:
+            return 1.0
+        epoch = step // self.steps_per_epoch + 1
+        return 1 - max(0, epoch + 1 - self.constant_epochs) / (self.decay_epochs + 1)
+
+
+def train_translator(
+    fabric: Fabric,
+    console: Console,
+    tracker: Tracker,
+    folder: Path,
+    config: TranslationConfig,
+    source: TrainingSamples,
+    target: TrainingSamples,
+    score_maps: ScoreMaps,
+    *,
+    seed: int,
+    workers: int,
+    log_every: int,
+    checkpoint_every: int,
+) -> Metrics:
+    """Train both directions and write `folder`/translator.pt; goes on from a saved state.
+
+    `score_maps` is the frozen network of the step before. Returns the curves and seconds.
+    """
+    seed_torch(seed, "translator")
+    generators = channels_last(Translator(config.generator.width, config.generator.blocks))
+    discriminators = channels_last(Discriminators(config.discriminator_width))
+    betas = (config.betas[0], config.betas[1])
+    optimizer_g = torch.optim.Adam(generators.parameters(), config.lr, betas)
+    optimizer_d = torch.optim.Adam(discriminators.parameters(), config.lr, betas)
+    translate, optimizer_g = fabric.setup(generators, optimizer_g)
+    judge, optimizer_d = fabric.setup(discriminators, optimizer_d)
+    pools = [
+        FakePool(
+            config.pool_size,
+            int(random_for(seed, f"pool {domain}", fabric.global_rank).integers(2**62)),
+        )
+        for domain in "ab"
+    ]
+    curves, stopwatch = Curves(), Stopwatch()
+    state = Checkpoint(
+        fabric,
+        folder,
+        shared={
+            "generators": generators,
+            "discriminators": discriminators,
+            "optimizer_g": optimizer_g,
+            "optimizer_d": optimizer_d,
+            "precision": fabric.strategy.precision,
+            "curves": curves,
+            "stopwatch": stopwatch,
+        },
+        own={"pool_a": pools[0], "pool_b": pools[1]},
+    )
+    first = state.restore()
+    schedule = Schedule.of(config, len(source.samples))
+
+    batches = zip(
+        _batches(fabric, source, first, schedule.steps, config.batch_size, workers),
+        _batches(fabric, target, first, schedule.steps, config.batch_size, workers),
+        strict=True,
+    )
+    with console.track(tracker.name, schedule.steps, first) as task:
+        for step, (a, b) in enumerate(batches, start=first):
+            rate = config.lr * schedule.factor(step)
+            for optimizer in (optimizer_g, optimizer_d):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+
+            # Generators. The discriminators judge, and do not learn here.
+            discriminators.requires_grad_(False)
+            made = translate(a, b)
+            with fabric.autocast():
+                terms = generator_losses(a, b, made, discriminators, score_maps, config.weights)
+            optimizer_g.zero_grad()
+            fabric.backward(weighted_sum(terms, config.weights))
+            optimizer_g.step()
+
+            # Discriminators, on fakes made before the generators' step, and on older ones.
+            discriminators.requires_grad_(True)
+            fake_a = pools[0].exchange(made.fake_a.detach())
+            fake_b = pools[1].exchange(made.fake_b.detach())
+            judged = judge(a, b, fake_a, fake_b)
+            optimizer_d.zero_grad()
+            fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
+            optimizer_d.step()
+
+            curves.add({**terms, **judged})
+            done = step + 1
+            row = None
+            if done % log_every == 0 or done == schedule.steps:
+                row = curves.close_row(done, lr=rate)
+                tracker.scalars(row)
+            task.advance(
+                values=row
+                and {name: row[name] for name in ("cycle_a", "discriminator_b") if name in row}
+            )
+            if done % checkpoint_every == 0 and done < schedule.steps:
+                state.save(done)
+
+    if fabric.is_global_zero:
+        options: dict[str, Any] = asdict(config.generator)
+        save_tensors(folder / RESULT, {"options": options, "state": generators.state_dict()})
+    fabric.barrier()
+    return {"steps": schedule.steps, "seconds": stopwatch.seconds, "curves": curves.rows}
+
+
+def _batches(
+    fabric: Fabric, samples: TrainingSamples, first: int, steps: int, batch_size: int, workers: int
+) -> Iterator[Tensor]:
+    batches = training_batches(
+        samples, first, steps, batch_size, workers, fabric.global_rank, fabric.world_size
+    )
+    for batch in batches:
+        yield to_unit(fabric.to_device(batch["image"]))

@@ -5,6 +5,8 @@
 
 import argparse
 import hashlib
+import itertools
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from domains.images import open_image, open_label
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
+from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
 from runtime.config import Config, load_config
 from runtime.console import Console, duration, log
@@ -41,6 +44,7 @@ from runtime.stages import (
     make_plan,
     read_manifest,
     read_metrics,
+    take_over,
 )
 from runtime.tracking import Tracker
 from segmentation.evaluate import evaluate, prediction_path
@@ -385,7 +389,75 @@ class Loop:
 
     # Running
 
-    def run(self, stages: Sequence[Stage], plan: Sequence[Entry]) -> None:
+    def run(
+        self, from_stage: str | None = None, others: Sequence[Path] = (), dry: bool = False
+    ) -> list[dict[str, Any]]:
+        """The whole loop; returns the rows of results.json.
+
+        What is finished for the same settings is reused, and taken over from the run folders
+        `others`; `from_stage` names a stage to run again, with all that depends on it. `dry`
+        prints the plan only.
+        """
+        stages = self.algorithm()
+        if not dry:
+            self.claim()
+            if self.fabric.is_global_zero:
+                take_over(self.folder, stages, others)
+            self.fabric.barrier()
+        return self.follow(stages, make_plan(self.folder, stages, from_stage), dry)
+
+    def run_single(self, name: str, again: bool = False, dry: bool = False) -> list[dict[str, Any]]:
+        """One stage by itself, `again` even if it is finished; otherwise as `run`.
+
+        Raises UserError if there is no such stage, or if one of its inputs is not there.
+        """
+        stages = self.algorithm()
+        plan = self.plan_single(stages, name, again)
+        if not dry:
+            self.claim()
+        return self.follow(stages, plan, dry)
+
+    def follow(
+        self, stages: Sequence[Stage], plan: Sequence[Entry], dry: bool
+    ) -> list[dict[str, Any]]:
+        log.info("%s", describe_plan(self.config, plan))
+        if not dry:
+            self.console.log_to(self.folder / "log.txt")
+            self.make(stages, plan)
+        return self.results(stages)
+
+    def claim(self) -> None:
+        """Make the run's folder. Raises UserError if it cannot be written to."""
+        if not self.fabric.is_global_zero:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"out: {self.folder} cannot be written to ({error.strerror})") from None
+
+    def plan_single(self, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
+        """The plan for one stage: its inputs must be there, but for rendered data."""
+        by_name = {stage.name: stage for stage in stages}
+        if name not in by_name:
+            raise UserError(
+                f"no stage '{name}' with iterations={self.config.iterations} and "
+                f"self_training_steps={self.config.self_training_steps}; "
+                f"the stages are {', '.join(by_name)}"
+            )
+        stage = by_name[name]
+        plan = make_plan(self.folder, [*stage.inputs, stage], name if again else None)
+        for entry in plan[:-1]:
+            if entry.run and entry.stage.kind != "render":
+                raise UserError(
+                    f"{name} needs {entry.stage.name} ({entry.reason}); make that first, "
+                    "or use `run`"
+                )
+        return plan
+
+    def make(self, stages: Sequence[Stage], plan: Sequence[Entry]) -> None:
         """Make what the plan says is to be made, recording each stage as it is done."""
         main = self.fabric.is_global_zero
         self.fabric.barrier()  # all processes have read the records before any is removed
@@ -566,6 +638,26 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help="run this stage again and all that depends on it, e.g. k1/translator",
     )
+    ablation = add("ablate", "the loop for several K, N, seeds and settings, in one table")
+    for option, meaning in (
+        ("--iterations", "values of K"),
+        ("--self-training-steps", "values of N"),
+        ("--seeds", "seeds"),
+    ):
+        ablation.add_argument(
+            option,
+            type=int,
+            nargs="+",
+            metavar="NUMBER",
+            help=f"{meaning} (default: as configured)",
+        )
+    ablation.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar='"NAME: key=value ..."',
+        help="a further variant of the settings; can be given several times",
+    )
     for name, text in _SINGLE.items():
         command = add(name, text)
         command.add_argument("--k", type=int, metavar="K", help="round (default: the last)")
@@ -598,24 +690,62 @@ def run_command(options: argparse.Namespace) -> None:
     fabric = make_fabric(config)
     fabric.launch()
     console = Console(speaking=fabric.is_global_zero)
-    loop = Loop(config, fabric, console)
-    stages = loop.algorithm()
-    if options.command == "run":
-        plan = make_plan(loop.folder, stages, options.from_stage)
-    else:
-        plan = plan_single(loop, stages, stage_name(options, config), options.again)
     started = time.monotonic()
-    log.info("%s", describe_plan(config, plan))
+    if options.command == "ablate":
+        ablate(options, config, fabric, console)
+        return
+    loop = Loop(config, fabric, console)
+    if options.command == "run":
+        rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
+    else:
+        rows = loop.run_single(stage_name(options, config), options.again, options.dry_run)
     if options.dry_run:
         return
-    if fabric.is_global_zero:
-        claim_folder(loop.folder)
-    console.log_to(loop.folder / "log.txt")
-    loop.run(stages, plan)
-    log.info("%s", describe_results(loop.results(stages)))
+    log.info("%s", describe_results(rows))
     log.info(
         "done in %s; see %s", duration(time.monotonic() - started), loop.folder / "report.html"
     )
+
+
+def ablate(options: argparse.Namespace, config: Config, fabric: Fabric, console: Console) -> None:
+    """The loop for every variant, K, N and seed, in folders below `out`, and their table."""
+    folder = Path(config.out)
+    variants: dict[str, list[str]] = {"as configured": []} | dict(
+        parse_row(row) for row in options.row
+    )
+    cells = []
+    for variant, k, n, seed in itertools.product(
+        variants,
+        options.iterations or [config.iterations],
+        options.self_training_steps or [config.self_training_steps],
+        options.seeds or [config.seed],
+    ):
+        if k == 0 and n != (options.self_training_steps or [n])[0]:
+            continue  # source only, whatever N
+        out = folder / variant.replace(" ", "-") / f"K{k}-N{n}" / f"seed-{seed}"
+        own = [f"iterations={k}", f"self_training_steps={n}", f"seed={seed}", f"out={out}"]
+        overrides = [*options.overrides, *variants[variant], *own]
+        cells.append(Cell(variant, k, n, seed, load_config(options.config, overrides)))
+
+    def run(cell: Cell, others: list[Path]) -> list[dict[str, Any]]:
+        name = f"K = {cell.iterations}, N = {cell.self_training_steps}, seed {cell.seed}"
+        log.info("\n%s, %s", cell.variant, name)
+        return Loop(cell.config, fabric, console).run(others=others, dry=options.dry_run)
+
+    if options.dry_run:
+        for cell in cells:
+            run(cell, [])
+        return
+    lines = run_ablation(folder, cells, run)
+    log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.md")
+
+
+def parse_row(text: str) -> tuple[str, list[str]]:
+    """A row of an ablation, "NAME: key=value key=value", as its name and overrides."""
+    name, colon, overrides = text.partition(":")
+    if not colon or not re.fullmatch(r"[\w. -]+", name):
+        raise UserError(f"--row: '{text}' is not of the form \"NAME: key=value key=value\"")
+    return name.strip(), overrides.split()
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:
@@ -628,39 +758,6 @@ def stage_name(options: argparse.Namespace, config: Config) -> str:
         return f"k{k}/pseudo-labels-{i}"
     segmenter = "source-only" if k == 0 else f"k{k}/segmentation-{i}"
     return segmenter if options.command == "segment" else f"{segmenter}/evaluation"
-
-
-def plan_single(loop: Loop, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
-    """The plan for one stage: its inputs must be there, but for rendered data.
-
-    Raises UserError if the configuration has no such stage, or names the input that is missing.
-    """
-    by_name = {stage.name: stage for stage in stages}
-    if name not in by_name:
-        raise UserError(
-            f"no stage '{name}' with iterations={loop.config.iterations} and "
-            f"self_training_steps={loop.config.self_training_steps}; "
-            f"the stages are {', '.join(by_name)}"
-        )
-    stage = by_name[name]
-    plan = make_plan(loop.folder, [*stage.inputs, stage], name if again else None)
-    for entry in plan[:-1]:
-        if entry.run and entry.stage.kind != "render":
-            raise UserError(
-                f"{name} needs {entry.stage.name} ({entry.reason}); make that first, or use `run`"
-            )
-    return plan
-
-
-def claim_folder(folder: Path) -> None:
-    """Make the run's folder. Raises UserError if it cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"out: {folder} cannot be written to ({error.strerror})") from None
 
 
 def describe_plan(config: Config, plan: Sequence[Entry]) -> str:

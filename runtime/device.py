@@ -1,5 +1,6 @@
 """Device, precision and processes, through Lightning Fabric; and the seeds of every draw."""
 
+import logging
 import warnings
 import zlib
 from typing import Literal, TypeVar, cast
@@ -31,6 +32,9 @@ def make_fabric(config: Config) -> Fabric:
         raise UserError(
             f"device: '{config.device}' is not available on this machine; use device=auto"
         )
+    # The precision is in the plan and in every manifest; Fabric need not say it once more.
+    for package in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     # Fabric warns that more loader workers would help; how many there are is a setting here.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     try:

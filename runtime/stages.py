@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import time
@@ -120,6 +121,19 @@ def forget(folder: Path, plan: Sequence[Entry]) -> None:
         shutil.rmtree(place)
 
 
+def take_over(folder: Path, stages: Sequence[Stage], others: Sequence[Path]) -> None:
+    """Take from the run folders `others` what they have finished of `stages`, by hard links
+    where the file system has them: files are replaced, never changed, so that both stay right."""
+    for stage in stages:
+        place = folder / stage.name
+        if not _entry(place, stage).run or (place.exists() and not (place / _BEGUN).is_file()):
+            continue
+        for other in others:
+            if not _entry(other / stage.name, stage).run:
+                _link_tree(other / stage.name, place)
+                break
+
+
 def begin(folder: Path, stage: Stage) -> None:
     """Mark the stage's folder as begun for the stage's fingerprint."""
     place = folder / stage.name
@@ -191,6 +205,28 @@ def _entry(place: Path, stage: Stage) -> Entry:
     if manifest["files"] != _count_files(place):
         return Entry(stage, True, "files are missing or were added")
     return Entry(stage, False, "reused")
+
+
+def _link_tree(finished: Path, place: Path) -> None:
+    """`place` as `finished` is, without the stages inside it; appears whole or not at all."""
+    partial = place.with_name(place.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+
+    def stages_inside(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if (Path(folder) / name / _BEGUN).is_file()]
+
+    shutil.copytree(finished, partial, ignore=stages_inside, copy_function=_link_or_copy)
+    if place.exists():
+        shutil.rmtree(place)
+    partial.rename(place)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
 
 
 def _difference(manifest: dict[str, Any], stage: Stage) -> str:

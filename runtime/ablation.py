@@ -1,0 +1,109 @@
+"""Ablations: the loop with other numbers of steps, other settings and seeds, in one table.
+
+Each cell is a run in a folder of its own. A stage that another cell has finished for the same
+fingerprint is taken over from there, so that cells share all they can.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.config import Config
+from runtime.files import write_json, write_text
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an ablation: a `variant` of the settings, K, N, and a seed."""
+
+    variant: str
+    iterations: int
+    self_training_steps: int
+    seed: int
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.out)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network of the table: its mIoU and its gain over source only, by seed."""
+
+    variant: str
+    iterations: int
+    self_training_steps: int
+    network: str
+    miou: dict[int, float]
+    gain: dict[int, float]
+
+
+def run_ablation(
+    folder: Path, cells: Sequence[Cell], run: Callable[[Cell, list[Path]], list[Row]]
+) -> list[Line]:
+    """Run every cell and write `folder`/ablation.json, .md and .csv, anew after each.
+
+    `run(cell, others)` makes the cell's run, taking over what it can from the folders `others`,
+    and returns the rows of its results.json.
+    """
+    results: dict[Cell, list[Row]] = {}
+    lines: list[Line] = []
+    for cell in cells:
+        results[cell] = run(cell, [other.folder for other in cells if other is not cell])
+        lines = summarize(results)
+        write_json(folder / "ablation.json", [vars(line) for line in lines])
+        write_text(folder / "ablation.md", as_markdown(lines))
+        write_text(folder / "ablation.csv", as_csv(lines))
+    return lines
+
+
+def summarize(results: dict[Cell, list[Row]]) -> list[Line]:
+    """A line for each network of each variant, K and N, with the values of its seeds."""
+    lines: dict[tuple[str, int, int, str], Line] = {}
+    for cell, rows in results.items():
+        for row in rows:
+            key = (cell.variant, cell.iterations, cell.self_training_steps, str(row["stage"]))
+            line = lines.setdefault(key, Line(*key, miou={}, gain={}))
+            line.miou[cell.seed] = row["miou"]
+            line.gain[cell.seed] = row["miou"] - rows[0]["miou"]
+    return list(lines.values())
+
+
+def as_markdown(lines: Sequence[Line]) -> str:
+    """The table in percent: mIoU as mean and standard deviation over the seeds, and every seed's
+    gain over its source only."""
+    seeds = sorted({seed for line in lines for seed in line.gain})
+    head = ["variant", "K", "N", "network", "mIoU", *(f"gain, seed {seed}" for seed in seeds)]
+    rows = [head, ["---"] * len(head)]
+    for line in lines:
+        gains = [f"{100 * line.gain[seed]:+.1f}" if seed in line.gain else "" for seed in seeds]
+        numbers = [str(line.iterations), str(line.self_training_steps)]
+        miou = _spread(list(line.miou.values()))
+        rows.append([line.variant, *numbers, line.network, miou, *gains])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """A line a network and seed; mIoU and gain as fractions."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "K", "N", "network", "seed", "miou", "gain"])
+    for line in lines:
+        cell = [line.variant, line.iterations, line.self_training_steps, line.network]
+        for seed in line.miou:
+            writer.writerow([*cell, seed, line.miou[seed], line.gain[seed]])
+    return text.getvalue()
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = 100 * statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ± {100 * statistics.stdev(values):.1f}"

@@ -53,10 +53,10 @@ def run_ablation(
     `run(cell, others)` makes the cell's run, taking over what it can from the folders `others`,
     and returns the rows of its results.json.
     """
-    results: dict[Cell, list[Row]] = {}
+    results: list[tuple[Cell, list[Row]]] = []
     lines: list[Line] = []
     for cell in cells:
-        results[cell] = run(cell, [other.folder for other in cells if other is not cell])
+        results.append((cell, run(cell, [other.folder for other in cells if other is not cell])))
         lines = summarize(results)
         write_json(folder / "ablation.json", [vars(line) for line in lines])
         write_text(folder / "ablation.md", as_markdown(lines))
@@ -64,10 +64,10 @@ def run_ablation(
     return lines
 
 
-def summarize(results: dict[Cell, list[Row]]) -> list[Line]:
+def summarize(results: Sequence[tuple[Cell, list[Row]]]) -> list[Line]:
     """A line for each network of each variant, K and N, with the values of its seeds."""
     lines: dict[tuple[str, int, int, str], Line] = {}
-    for cell, rows in results.items():
+    for cell, rows in results:
         for row in rows:
             key = (cell.variant, cell.iterations, cell.self_training_steps, str(row["stage"]))
             line = lines.setdefault(key, Line(*key, miou={}, gain={}))

@@ -167,7 +167,7 @@ class Config:
 
 
 CONFIGURATIONS = Path(__file__).resolve().parent.parent / "configs"
-BASE_KEY = "base"  # a file's own key: another YAML file, beside it, that it builds on
+BASE_KEY = "base"  # a file's own key: another YAML file, beside it or own, that it builds on
 
 _CHOICES = {
     "init": ("initial", "previous"),
@@ -302,9 +302,11 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[str, Any]]:
     base = content.pop(BASE_KEY, None)
     if base is None:
         return [(str(file), content)]
-    base_file = file.parent / str(base)
-    if not base_file.is_file():
-        raise UserError(f"{file}: '{BASE_KEY}' names {base_file}, which does not exist")
+    beside = file.parent / str(base)
+    try:
+        base_file = beside if beside.is_file() else find_config(str(base))
+    except UserError as error:
+        raise UserError(f"{file}: {BASE_KEY}: {error}") from None
     return [*_layers(base_file, (*above, file.resolve())), (str(file), content)]
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from lightning.fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
-from domains.datasets import Sample, pair_with
+from domains.datasets import Sample, images_of, pair_with
 from domains.images import open_image, open_label
+from domains.inspection import usable
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
@@ -69,7 +71,7 @@ class Loop:
     def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
         self.config, self.fabric, self.console = config, fabric, console
         self.folder = Path(config.out)
-        self.problem = Problem(config.data, self.folder)
+        self.problem = Problem(config.data, self.folder, console)
 
     # Algorithm 1
 
@@ -339,26 +341,22 @@ class Loop:
         return self.given_samples(source)
 
     def given_samples(self, source: list[Sample]) -> list[Sample]:
-        """The same with the user's folder of translated images (`translation.images`).
+        """The same with the user's folder of translated images (`translation.images`)."""
+        return pair_with(source, lambda name: self.given_images[name])
 
-        Raises UserError that lists what has no translation.
-        """
+    @cached_property
+    def given_images(self) -> dict[str, Path]:
         folder = Path(str(self.config.translation.images)).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"translation.images: {folder} is not a folder")
-        found = {
-            file.relative_to(folder).with_suffix("").as_posix(): file
-            for file in folder.rglob("*")
-            if file.is_file()
-        }
-        missing = [sample.name for sample in source if sample.name not in found]
-        if missing:
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise UserError(
-                f"translation.images: {folder} lacks {len(missing)} of {len(source)} source "
-                f"images by name: {shown}"
+        source = self.unlabelled("source")
+        found = images_of(source, folder, "translation.images")
+        with self.console.track("looking at translation.images", len(found), unit="images") as task:
+            usable(
+                pair_with(source, lambda name: found[name]),
+                "stop",
+                "translation.images",
+                task.advance,
             )
-        return pair_with(source, lambda name: found[name])
+        return found
 
     def given_translations(self) -> str:
         given = self.given_samples(self.unlabelled("source"))

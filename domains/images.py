@@ -1,5 +1,8 @@
 """Reading and writing image and label files."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,9 @@ from torchvision.io import ImageReadMode, decode_image
 from domains.label_space import LabelSpace
 from runtime.errors import UserError
 from runtime.files import save_png
+
+_LABEL_MODES = ("L", "P", "I;16", "I")  # Pillow's, of files of one channel of ids
+_PNG_TAIL = 64  # bytes at a PNG's end that hold its closing chunk
 
 
 def open_image(file: Path) -> Image.Image:
@@ -29,16 +35,29 @@ def open_label(file: Path) -> Image.Image:
     if image.mode in ("L", "P"):
         # As bytes: conversion to "L" would turn palette indices into brightness.
         return Image.fromarray(np.asarray(image, np.uint8))
-    if image.mode in ("I;16", "I"):
+    if image.mode in _LABEL_MODES:
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.mode == "RGB" and _is_16_bit_png(file):
         # Pillow cuts 48-bit pixels to 8 bits a channel; torchvision keeps them.
         channels = decode_image(str(file), mode=ImageReadMode.UNCHANGED)
         return Image.fromarray(channels[0].numpy().astype(np.uint16))
-    raise UserError(
-        f"{file}: is a {image.mode} image, not a label map; labels must be one channel of class "
-        "ids (8-bit, 16-bit or palette)"
-    )
+    raise _no_label_map(file, image.mode)
+
+
+def check_image(file: Path) -> tuple[int, int]:
+    """Width and height of an image, without decoding it.
+
+    Raises UserError that names a file that is missing, no image, or a PNG that was cut off.
+    """
+    return _read_header(file)[0]
+
+
+def check_label(file: Path) -> tuple[int, int]:
+    """The same for a label file; raises UserError as well if its pixels are no class ids."""
+    size, mode = _read_header(file)
+    if mode not in _LABEL_MODES and not (mode == "RGB" and _is_16_bit_png(file)):
+        raise _no_label_map(file, mode)
+    return size
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -66,16 +85,42 @@ def write_labels(file: Path, labels: np.ndarray, space: LabelSpace) -> None:
 
 
 def _open(file: Path) -> Image.Image:
-    try:
+    with _named_errors(file):
         image = Image.open(file)
         image.load()
+    return image
+
+
+def _read_header(file: Path) -> tuple[tuple[int, int], str]:
+    """Size and mode. A PNG's last bytes are looked at too: they tell a file that was cut off."""
+    with _named_errors(file), Image.open(file) as image:
+        if image.format == "PNG":
+            with open(file, "rb") as opened:
+                opened.seek(-min(_PNG_TAIL, os.fstat(opened.fileno()).st_size), os.SEEK_END)
+                if b"IEND" not in opened.read():
+                    raise ValueError("the file is cut off")
+        return image.size, image.mode
+
+
+@contextmanager
+def _named_errors(file: Path) -> Iterator[None]:
+    """What goes wrong when an image is read becomes a UserError that names its file."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{file}: is not a readable image ({error}); replace or remove it"
+            f"{file}: is not a readable image ({reason}); replace or remove it"
         ) from None
-    return image
+
+
+def _no_label_map(file: Path, mode: str) -> UserError:
+    return UserError(
+        f"{file}: is a {mode} image, not a label map; labels must be one channel of class "
+        "ids (8-bit, 16-bit or palette)"
+    )
 
 
 def _is_16_bit_png(file: Path) -> bool:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from domains.datasets import Sample
 from domains.images import open_image, open_label, to_tensor
+from domains.inspection import same_frame
 from runtime.device import random_for
 from runtime.errors import UserError
 
@@ -131,7 +132,12 @@ class TrainingSamples(Dataset):
         item = {"image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC))}
         if sample.label is not None:
             label = open_label(sample.label)
-            _require_proportion(sample, image.size, label.size)
+            # A size given in the configuration stretches both to it, whatever their shapes.
+            if self.view.size is None and not same_frame(image.size, label.size):
+                raise UserError(
+                    f"{sample.label}: is {label.size[0]}x{label.size[1]}, its image "
+                    f"{sample.image} {image.size[0]}x{image.size[1]}; they must show the same frame"
+                )
             ids = np.asarray(cut.apply(label, Image.Resampling.NEAREST))
             item["label"] = map_ids(ids, self.table)
         return item
@@ -252,16 +258,3 @@ def _collate(items: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] | 
             "set data.source.size and data.target.size, or a crop"
         )
     return {key: torch.stack([item[key] for item in good]) for key in good[0]}
-
-
-def _require_proportion(
-    sample: Sample, image_size: tuple[int, int], label_size: tuple[int, int]
-) -> None:
-    """A label map may be stored at another resolution than its image, not in another shape."""
-    if abs(image_size[0] * label_size[1] - image_size[1] * label_size[0]) > max(
-        image_size[0] + label_size[0], image_size[1] + label_size[1]
-    ):
-        raise UserError(
-            f"{sample.label}: is {label_size[0]}x{label_size[1]}, its image {sample.image} "
-            f"{image_size[0]}x{image_size[1]}; they must show the same frame"
-        )

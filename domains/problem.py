@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from domains.datasets import Sample, find_samples, layout_of, listing
+from domains.inspection import usable
 from domains.label_space import load_label_space
 from runtime.config import DataConfig, DomainConfig
+from runtime.console import Console
 
 ROLES = ("source", "target", "validation")
 
@@ -20,12 +22,14 @@ class Problem:
     """The three data sets by role: "source", "target", "validation".
 
     Rendered streets without a root lie in `folder`/data/ROLE; they are files only once their
-    stage has run, and what depends on them is known by their settings.
+    stage has run, and what depends on them is known by their settings. The headers of all other
+    files are looked at once, before anything uses them, with progress on `console`.
     """
 
-    def __init__(self, config: DataConfig, folder: Path) -> None:
+    def __init__(self, config: DataConfig, folder: Path, console: Console | None = None) -> None:
         self.config = config
         self.folder = folder
+        self.console = console
         self.space = load_label_space(config.label_space)
         self.samples = cache(self._samples)
         for role in ROLES:
@@ -46,7 +50,14 @@ class Problem:
 
     def _samples(self, role: str) -> list[Sample]:
         # The target's labels are never opened, even where they lie beside the images.
-        return find_samples(self.domain(role), f"data.{role}", labelled=role != "target")
+        domain, key = self.domain(role), f"data.{role}"
+        samples = find_samples(domain, key, labelled=role != "target")
+        if self.is_rendered(role):
+            return samples
+        if self.console is None:
+            return usable(samples, domain.on_error, key)
+        with self.console.track(f"looking at {key}", len(samples), unit="samples") as task:
+            return usable(samples, domain.on_error, key, task.advance)
 
     def count(self, role: str) -> int:
         """Number of images, known before they are rendered too."""

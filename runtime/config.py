@@ -27,6 +27,7 @@ class DomainConfig:
     labels: str | None = None  # pattern with as many *, e.g. labels/*.png; default: the layout's
     encoding: str | None = None  # how label files count classes; default: the layout's
     list_file: str | None = None  # text file that names the images to use, one a line
+    on_error: str = "stop"  # stop | skip: what a sample does whose files cannot be used
     size: list[int] | None = None  # width, height the images are resized to; default: as stored
     scenes: int = 0  # streets: how many to render
     appearance: str = "synthetic"  # streets: synthetic | real
@@ -176,6 +177,9 @@ _CHOICES = {
     "segmentation.optimizer.name": ("sgd", "adam", "adamw"),
     "segmentation.optimizer.rates": ("printed", "effective"),
     "segmentation.schedule.name": ("poly", "step"),
+    "data.source.on_error": ("stop", "skip"),
+    "data.target.on_error": ("stop", "skip"),
+    "data.validation.on_error": ("stop", "skip"),
     "data.source.appearance": ("synthetic", "real"),
     "data.target.appearance": ("synthetic", "real"),
     "data.validation.appearance": ("synthetic", "real"),

@@ -23,6 +23,7 @@ from torch import Tensor
 from domains.datasets import Sample, images_of, pair_with
 from domains.images import open_image, open_label
 from domains.inspection import usable
+from domains.label_space import load_label_space
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
@@ -51,6 +52,7 @@ from runtime.stages import (
 from runtime.tracking import Tracker
 from segmentation.evaluate import evaluate, prediction_path
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
+from segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table, score
 from segmentation.train import RESULT as SEGMENTER
 from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
 from translation.export import (
@@ -666,14 +668,36 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--again", action="store_true", help="run it again even if it is finished"
         )
+    add_score(commands)
     return parser
+
+
+def add_score(commands: Any) -> None:
+    text = "IoU of any predictions stored as PNG files of train ids; needs no model"
+    command = commands.add_parser("score", help=text, description=f"{text}.")
+    command.add_argument("--predictions", required=True, metavar="DIR", help="PNG files, any depth")
+    command.add_argument("--labels", required=True, metavar="DIR", help="the same, of equal names")
+    command.add_argument(
+        "--label-space",
+        default="cityscapes19",
+        metavar="NAME",
+        help="one of the project's own, or a YAML file (default: cityscapes19)",
+    )
+    command.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="NAME",
+        help="how the labels count classes: own (train ids), an encoding of the label space, e.g. "
+        "label_id, or auto: told by their names or ids (default)",
+    )
+    command.add_argument("--json", metavar="FILE", help="write the scores there")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 for an error of the user's."""
     options = make_parser().parse_args(arguments)
     try:
-        run_command(options)
+        _TOOLS.get(options.command, run_command)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -744,6 +768,37 @@ def parse_row(text: str) -> tuple[str, list[str]]:
     if not colon or not re.fullmatch(r"[\w. -]+", name):
         raise UserError(f"--row: '{text}' is not of the form \"NAME: key=value key=value\"")
     return name.strip(), overrides.split()
+
+
+def score_command(options: argparse.Namespace) -> None:
+    """`score`: any predictions against labels."""
+    console = Console()
+    space = load_label_space(options.label_space)
+    pairs = find_pairs(Path(options.predictions), Path(options.labels))
+    encoding = options.encoding
+    if encoding == AUTO:
+        encoding = pairs.encoding or detect_encoding([label for _, label in pairs.files], space)
+        log.info("labels: taken as %s", "train ids" if encoding == OWN else encoding)
+    table = own_table(space) if encoding == OWN else space.table(encoding)
+    with console.track("score", len(pairs.files), unit="images") as task:
+        scores = score(pairs.files, space, table, task.advance)
+    if pairs.left_out:
+        log.info("%d predictions have no label and were left out", pairs.left_out)
+    log.info("%s", describe_scores(scores))
+    if options.json:
+        write_json(Path(options.json), scores)
+
+
+def describe_scores(scores: dict[str, Any]) -> str:
+    """IoU by class and the means, in percent; - for what is in neither file."""
+    rows = {**scores["iou"], **{key: value for key, value in scores.items() if key != "iou"}}
+    return "\n".join(
+        f"{name:<16}" + (f"{100 * value:>7.2f}" if value is not None else f"{'-':>7}")
+        for name, value in rows.items()
+    )
+
+
+_TOOLS = {"score": score_command}  # the commands that need no configuration
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:

@@ -5,12 +5,13 @@ A label space is a YAML file:
     classes:                        # in the order of the train ids 0, 1, 2, ...
       - {name: road, color: [128, 64, 128]}
       - ...
-    encodings:                      # how label files may be stored: stored id -> class name
-      train_id: {0: road, ...}
+    encodings:                      # optional: how label files may be stored, id -> class name
+      label_id: {7: road, ...}
     subsets:                        # optional: further means that evaluation reports
       miou13: [road, ...]
 
-A stored id that an encoding leaves out is ignored in training and evaluation.
+A stored id that an encoding leaves out is ignored in training and evaluation. Unless the file
+says otherwise, the encoding train_id is there: label files that hold 0, 1, 2, ... themselves.
 """
 
 from dataclasses import dataclass
@@ -96,27 +97,35 @@ def load_label_space(name: str) -> LabelSpace:
 
 
 def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
+    if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
+        raise ValueError("it has no list 'classes'")
+    unknown = [key for key in content if key not in ("classes", "encodings", "subsets")]
+    if unknown:
+        raise ValueError(f"unknown key '{unknown[0]}'; there are classes, encodings, subsets")
     classes = content["classes"]
+    for train_id, item in enumerate(classes):
+        if not isinstance(item, dict) or set(item) != {"name", "color"}:
+            raise ValueError(f"class {train_id} must be {{name: ..., color: [red, green, blue]}}")
     names = tuple(str(item["name"]) for item in classes)
     if not 1 <= len(names) < IGNORE or len(set(names)) != len(names):
         raise ValueError("classes must be 1 to 254, each name once")
     colors = tuple(_color(item["color"]) for item in classes)
     ids = {class_name: train_id for train_id, class_name in enumerate(names)}
 
-    def train_id(class_name: str) -> int:
+    def train_id_of(class_name: str) -> int:
         if class_name not in ids:
             raise ValueError(f"'{class_name}' is not among its classes")
         return ids[class_name]
 
-    encodings: dict[str, dict[int, int]] = {}
-    for encoding, stored in content["encodings"].items():
+    encodings = {"train_id": {train_id: train_id for train_id in range(len(names))}}
+    for encoding, stored in (content.get("encodings") or {}).items():
         encodings[encoding] = {}
         for stored_id, class_name in stored.items():
             if not 0 <= int(stored_id) < 65_536:
                 raise ValueError(f"{encoding}: id {stored_id} is not in 0..65535")
-            encodings[encoding][int(stored_id)] = train_id(class_name)
+            encodings[encoding][int(stored_id)] = train_id_of(class_name)
     subsets = {
-        subset: tuple(train_id(class_name) for class_name in members)
+        subset: tuple(train_id_of(class_name) for class_name in members)
         for subset, members in (content.get("subsets") or {}).items()
     }
     return LabelSpace(name, names, colors, encodings, subsets)

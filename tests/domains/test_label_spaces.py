@@ -1,0 +1,126 @@
+"""The label spaces that come with the project, against the data sets' own definitions; own ones."""
+
+import numpy as np
+import pytest
+
+from domains.label_space import load_label_space
+from runtime.errors import UserError
+
+# Label id, colour as Cityscapes and the benchmark's tools have them, in the order of train ids.
+CITYSCAPES = {
+    "road": (7, "804080"),
+    "sidewalk": (8, "f423e8"),
+    "building": (11, "464646"),
+    "wall": (12, "66669c"),
+    "fence": (13, "be9999"),
+    "pole": (17, "999999"),
+    "traffic light": (19, "faaa1e"),
+    "traffic sign": (20, "dcdc00"),
+    "vegetation": (21, "6b8e23"),
+    "terrain": (22, "98fb98"),
+    "sky": (23, "4682b4"),
+    "person": (24, "dc143c"),
+    "rider": (25, "ff0000"),
+    "car": (26, "00008e"),
+    "truck": (27, "000046"),
+    "bus": (28, "003c64"),
+    "train": (31, "005064"),
+    "motorcycle": (32, "0000e6"),
+    "bicycle": (33, "770b20"),
+}
+SYNTHIA = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11]
+
+
+def test_cityscapes_names_ids_and_colours():
+    space = load_label_space("cityscapes19")
+    assert list(space.names) == list(CITYSCAPES)
+    assert ["{:02x}{:02x}{:02x}".format(*color) for color in space.colors] == [
+        color for _, color in CITYSCAPES.values()
+    ]
+    table = space.table("label_id")
+    expected = np.full(65_536, 255)
+    for train_id, (label_id, _) in enumerate(CITYSCAPES.values()):
+        expected[label_id] = train_id
+    assert table.tolist() == expected.tolist()
+
+
+def test_cityscapes_train_ids_stand_for_themselves():
+    table = load_label_space("cityscapes19").table("train_id")
+    assert table[:19].tolist() == list(range(19)) and (table[19:] == 255).all()
+
+
+def test_synthia_ids():
+    table = load_label_space("cityscapes19").table("synthia")
+    assert table[SYNTHIA].tolist() == list(range(19))
+    assert (np.delete(table, SYNTHIA) == 255).all()
+
+
+def test_the_subsets_on_which_synthia_is_compared():
+    subsets = load_label_space("cityscapes19").subsets
+    assert list(subsets["miou16"]) == [*range(9), *range(10, 14), 15, 17, 18]
+    assert list(subsets["miou13"]) == [0, 1, 2, 6, 7, 8, *range(10, 14), 15, 17, 18]
+
+
+def test_camvid_is_cut_out_of_cityscapes():
+    space, whole = load_label_space("camvid11"), load_label_space("cityscapes19")
+    assert space.num_classes == 11
+    for encoding in ("train_id", "label_id"):
+        table, whole_table = space.table(encoding), whole.table(encoding)
+        stored = np.flatnonzero(table != 255)
+        names = {whole.names[whole_table[i]]: space.names[table[i]] for i in stored}
+        assert names == {name: name for name in space.names}
+    colors = dict(zip(whole.names, whole.colors, strict=True))
+    assert list(space.colors) == [colors[name] for name in space.names]
+
+
+def own(tmp_path, text):
+    file = tmp_path / "rooms.yaml"
+    file.write_text(text)
+    return load_label_space(str(file))
+
+
+CLASSES = """
+classes:
+  - {name: floor, color: [10, 20, 30]}
+  - {name: wall, color: [200, 0, 0]}
+"""
+
+
+def test_own_classes_need_no_more_than_names_and_colours(tmp_path):
+    space = own(tmp_path, CLASSES)
+    assert (space.name, space.names, space.subsets) == ("rooms", ("floor", "wall"), {})
+    assert space.table("train_id")[:3].tolist() == [0, 1, 255]
+    assert space.colorize(np.array([[1, 255]], np.uint8)).tolist() == [[[200, 0, 0], [0, 0, 0]]]
+
+
+def test_own_encodings_may_merge_ids(tmp_path):
+    space = own(tmp_path, CLASSES + "encodings:\n  scanner: {4: floor, 9: floor, 1000: wall}\n")
+    table = space.table("scanner")
+    assert table[[4, 9, 1000, 0]].tolist() == [0, 0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("labels: []", "it has no list 'classes'"),
+        ("- a", "it has no list 'classes'"),
+        ("classes:\n  - road", "class 0 must be {name"),
+        ("classes:\n  - {name: road}", "class 0 must be {name"),
+        ("classes:\n  - {name: road, color: [1, 2]}", "not enough values"),
+        ("classes:\n  - {name: road, color: [1, 2, 300]}", "three numbers from 0 to 255"),
+        (CLASSES + "subset: {}", "unknown key 'subset'"),
+        (CLASSES + "subsets:\n  few: [roof]", "'roof' is not among its classes"),
+        (CLASSES + "encodings:\n  a: {70000: floor}", "id 70000 is not in 0..65535"),
+        (CLASSES + "encodings: [", "is not valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(tmp_path, text, reason):
+    with pytest.raises(UserError) as caught:
+        own(tmp_path, text)
+    message = str(caught.value)
+    assert "rooms.yaml" in message and reason in message and "\n" not in message
+
+
+def test_an_encoding_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="no encoding 'label_id'; it has: train_id"):
+        own(tmp_path, CLASSES).table("label_id")

@@ -34,7 +34,7 @@ from runtime.console import Console, duration, log
 from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
-from runtime.files import load_tensors, write_json
+from runtime.files import load_tensors, save_tensors, write_json
 from runtime.report import Panel, Record, Report, Strip, write_report
 from runtime.stages import (
     MANIFEST,
@@ -52,6 +52,8 @@ from runtime.stages import (
 from runtime.tracking import Tracker
 from segmentation.evaluate import evaluate, prediction_path
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
+from segmentation.reference_weights import REFERENCES as SEGMENTATION
+from segmentation.reference_weights import TORCHVISION, import_weights
 from segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table, score
 from segmentation.train import RESULT as SEGMENTER
 from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
@@ -61,6 +63,8 @@ from translation.export import (
     load_translator,
     reconstruction_path,
 )
+from translation.reference_weights import NETWORKS as TRANSLATION
+from translation.reference_weights import import_weights as import_translation_weights
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
 
@@ -669,6 +673,7 @@ def make_parser() -> argparse.ArgumentParser:
             "--again", action="store_true", help="run it again even if it is finished"
         )
     add_score(commands)
+    add_import_weights(commands)
     return parser
 
 
@@ -691,6 +696,31 @@ def add_score(commands: Any) -> None:
         "label_id, or auto: told by their names or ids (default)",
     )
     command.add_argument("--json", metavar="FILE", help="write the scores there")
+
+
+def add_import_weights(commands: Any) -> None:
+    text = "make published or torchvision weights a file of this project"
+    command = commands.add_parser(
+        "import-weights",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: initial weights for segmentation.weights, or a "
+        "trained network that every command can use.",
+    )
+    command.add_argument("origin", metavar="IN", help=f"published file, or '{TORCHVISION}'")
+    command.add_argument("out", metavar="OUT", help="file to write")
+    command.add_argument("--network", required=True, choices=[*SEGMENTATION, *TRANSLATION])
+    command.add_argument(
+        "--branches",
+        type=int,
+        choices=(2, 4),
+        help="deeplab_v2: branches of the head to sum (default: told by the weights)",
+    )
+    command.add_argument(
+        "--label-space",
+        default="cityscapes19",
+        metavar="NAME",
+        help="classes of a trained network (default: cityscapes19)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -798,7 +828,24 @@ def describe_scores(scores: dict[str, Any]) -> str:
     )
 
 
-_TOOLS = {"score": score_command}  # the commands that need no configuration
+def import_command(options: argparse.Namespace) -> None:
+    """`import-weights`: a file of other code becomes one of this project."""
+    Console()
+    if Path(options.origin).resolve() == Path(options.out).resolve():
+        raise UserError(f"{options.out}: is the file to import; give another name for OUT")
+    if options.network in TRANSLATION:
+        if options.branches is not None:
+            raise UserError(f"--branches: {options.network} has no branches; leave it out")
+        content, note = import_translation_weights(options.origin, options.network)
+    else:
+        space = load_label_space(options.label_space)
+        content, note = import_weights(options.origin, options.network, space, options.branches)
+    save_tensors(Path(options.out), content)
+    log.info("%s: %s", options.out, note)
+
+
+# The commands that need no configuration.
+_TOOLS = {"score": score_command, "import-weights": import_command}
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:
@@ -838,10 +885,13 @@ def describe_results(rows: Sequence[dict[str, Any]]) -> str:
 
 def _file_digest(file: Path) -> str:
     try:
-        with open(file, "rb") as opened:
+        with open(file.expanduser(), "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"segmentation.weights: {file} cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"segmentation.weights: {file} cannot be read ({error.strerror}); make it with "
+            "import-weights, or set segmentation.weights=null to start without"
+        ) from None
 
 
 if __name__ == "__main__":

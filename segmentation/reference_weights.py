@@ -11,13 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domains.label_space import LabelSpace
 from runtime.weights import WeightsError, as_tensors, match, read_foreign
 from segmentation.networks.deeplab_v2 import HEAD_STD, DeepLabV2
 from segmentation.networks.discriminator import OutputDiscriminator
 from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from segmentation.pretrained import fetch_pretrained
 
 _HEAD = "layer5."
+TORCHVISION = "torchvision"  # stands for a file: ImageNet weights from torchvision's hub
 _PUBLISHED_CLASSES = 19
+
+
+_HEADLESS = "initial weights without a head, for segmentation.weights"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class _Reference:
     classes_dimension: int
 
 
-_REFERENCES = {
+REFERENCES = {
     "deeplab_v2": _Reference(DeepLabV2, "layer5.conv2d_list.0.weight", 0),
     "fcn8s_vgg16": _Reference(FCN8sVGG16, "score_fr.weight", 0),
     "output_discriminator": _Reference(OutputDiscriminator, "conv1.weight", 1),
@@ -41,6 +47,49 @@ class BranchChoice:
 
     branches: int
     reason: str
+
+
+def import_weights(
+    origin: str, name: str, space: LabelSpace, branches: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """What a file of this project holds of published weights, and a line about them for the user.
+
+    `origin` is a published file, or "torchvision"; `name` as in `convert`. Initial weights give
+    "network" and "state" (without the head), for `segmentation.weights`. A trained checkpoint
+    gives its "options" and "label_space", too, as `save_segmenter` does, so that everything can
+    use it that uses the project's own; `branches` overrides what `choose_branches` says.
+
+    Raises WeightsError as `load_reference` does, and for a `space` of another number of classes.
+    """
+    if branches is not None and name != "deeplab_v2":
+        raise WeightsError(f"--branches: {name} has no branches; leave it out")
+    state = fetch_pretrained(name) if origin == TORCHVISION else load_reference(origin, name)
+    reference = REFERENCES[name]
+    if reference.classes_key not in state:
+        if branches is not None:
+            raise WeightsError(
+                f"--branches: {origin} has no head; set segmentation.options.branches={branches} "
+                "where it is used"
+            )
+        return {"network": name, "state": state}, _HEADLESS
+    classes = state[reference.classes_key].shape[reference.classes_dimension]
+    content: dict[str, Any] = {"network": name, "options": {}, "state": state}
+    if name == "output_discriminator":
+        return content, f"a discriminator of maps of {classes} classes"
+    if classes != space.num_classes:
+        raise WeightsError(
+            f"{origin}: is for {classes} classes, the label space '{space.name}' has "
+            f"{space.num_classes}; give --label-space"
+        )
+    content["label_space"] = space.describe()
+    note = f"a trained network for the {classes} classes of {space.name}"
+    if name == "deeplab_v2":
+        choice = choose_branches(state)
+        if branches is not None:
+            choice = BranchChoice(branches, f"as given; by itself it would be {choice.branches}")
+        content["options"]["branches"] = choice.branches
+        note += f"; its head sums {choice.branches} branches: {choice.reason}"
+    return content, note
 
 
 def load_reference(path: str | Path, name: str) -> dict[str, Tensor]:
@@ -65,9 +114,9 @@ def convert(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     Raises WeightsError (a ValueError) for an unknown `name`, and one that lists them for keys
     left over or missing and for other shapes.
     """
-    if name not in _REFERENCES:
-        raise WeightsError(f"no reference '{name}'; there are {', '.join(_REFERENCES)}")
-    reference = _REFERENCES[name]
+    if name not in REFERENCES:
+        raise WeightsError(f"no reference '{name}'; there are {', '.join(REFERENCES)}")
+    reference = REFERENCES[name]
     state = as_tensors(state_dict)
     headless = name == "deeplab_v2" and len({key.split(".")[0] for key in state}) == 1
     if headless:

@@ -1,5 +1,6 @@
 """Training of a segmentation network: source, adversarial and pseudo-label terms."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from domains.label_space import LabelSpace
 from domains.loading import TrainingSamples, training_batches
 from runtime.checkpoint import Checkpoint, Curves, Stateful
 from runtime.config import OptimizerConfig, ScheduleConfig, SegmentationConfig
-from runtime.console import Console
+from runtime.console import Console, log
 from runtime.device import channels_last, seed_torch
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_tensors
@@ -58,6 +59,11 @@ def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
         network = build_segmenter(content["network"], len(names), **options)
         network.load_state_dict(content["state"])
     except (KeyError, TypeError) as error:
+        if "state" in content and "label_space" not in content:
+            raise UserError(
+                f"{file}: holds initial weights or no segmentation network at all; give the "
+                "network that a training made, or a trained checkpoint from import-weights"
+            ) from None
         raise UserError(
             f"{file}: is not a segmentation network of this project ({error})"
         ) from None
@@ -67,28 +73,60 @@ def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
 
 
 def initial_segmenter(config: SegmentationConfig, num_classes: int, seed: int) -> Segmenter:
-    """The network as every training of the loop starts with it: the same for the same seed."""
+    """The network as every training of the loop starts with it: the same for the same seed.
+
+    `segmentation.weights` may lack the head, or hold one for another number of classes, which is
+    left out: it then starts anew. Raises UserError if the file is of another network.
+    """
     seed_torch(seed, "segmenter")
     network = build_segmenter(config.network, num_classes, **config.options)
     if config.weights is not None:
-        content = load_tensors(Path(config.weights))
+        content = load_tensors(Path(config.weights).expanduser())
         state = content.get("state", content)
+        if "network" in content:
+            _require_same_network(config, network, content)
+        classes = len(content["label_space"]["names"]) if "label_space" in content else num_classes
+        if classes != num_classes:
+            state = {k: v for k, v in state.items() if not k.startswith(network.head_prefixes)}
+            log.info(
+                "%s: its head, for %d classes, is left out: a new one starts for %d",
+                config.weights,
+                classes,
+                num_classes,
+            )
         try:
             missing, unexpected = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{config.weights}: does not fit {config.network}: {reason}") from None
-        heads = {
-            id(p) for group in network.parameter_groups() if group.head for p in group.parameters
-        }
-        head_names = {name for name, p in network.named_parameters() if id(p) in heads}
-        lost = [name for name in missing if name not in head_names]
+        lost = [name for name in missing if not name.startswith(network.head_prefixes)]
         if lost or unexpected:
             raise UserError(
                 f"{config.weights}: does not fit {config.network}: missing {lost[:3]}, "
                 f"unknown {unexpected[:3]}; convert it with import-weights"
             )
     return network
+
+
+def _require_same_network(
+    config: SegmentationConfig, network: Segmenter, content: dict[str, Any]
+) -> None:
+    """Weights can fit a network that computes something else with them; their file tells."""
+    if content["network"] != config.network:
+        raise UserError(
+            f"{config.weights}: is for segmentation.network={content['network']}, "
+            f"not {config.network}"
+        )
+    parameters = inspect.signature(type(network)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    options = {**defaults, **config.options}
+    for name, value in content.get("options", {}).items():
+        # Where other weights once came from is not a property of these.
+        if name != "pretrained" and options.get(name) != value:
+            raise UserError(
+                f"{config.weights}: was made with {name}={value}; "
+                f"set segmentation.options.{name}={value}"
+            )
 
 
 def make_optimizer(network: Segmenter, config: OptimizerConfig) -> torch.optim.Optimizer:

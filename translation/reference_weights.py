@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runtime.weights import WeightsError, as_tensors, match, read_foreign
 from translation.networks import Generator, PatchDiscriminator
 
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "generator": Generator,
     "discriminator": PatchDiscriminator,
 }
@@ -26,6 +26,16 @@ def load_reference(path: str | Path, name: str) -> dict[str, Tensor]:
     return read_foreign(Path(path), lambda state: convert(state, name))
 
 
+def import_weights(path: str | Path, name: str) -> tuple[dict[str, Any], str]:
+    """What a file of this project holds of a published network, and a line about it.
+
+    The "options" build it: `Generator(**options)`, at its published size. Raises WeightsError as
+    `load_reference` does.
+    """
+    content = {"network": name, "options": {}, "state": load_reference(path, name)}
+    return content, f"the {name} of a translator, at its published size"
+
+
 def convert(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """A published state dict as that of this project's network `name`, at its published size.
 
@@ -36,10 +46,10 @@ def convert(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     Raises WeightsError (a ValueError) for an unknown `name`, and one that lists them for keys
     left over or missing and for other shapes.
     """
-    if name not in _NETWORKS:
-        raise WeightsError(f"no reference '{name}'; there are {', '.join(_NETWORKS)}")
+    if name not in NETWORKS:
+        raise WeightsError(f"no reference '{name}'; there are {', '.join(NETWORKS)}")
     with torch.device("meta"):
-        network = _NETWORKS[name]()
+        network = NETWORKS[name]()
     tracked = {
         f"{norm}.{buffer}"
         for norm, module in network.named_modules()

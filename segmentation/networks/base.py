@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Mean of ImageNet in BGR on 0..255, as the Caffe models that these weights descend from had it.
-_CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)
+CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Normalization(nn.Module):
 
 def caffe_normalization() -> Normalization:
     """RGB in [0, 1] to BGR in 0..255 less the mean, the input of the published networks."""
-    blue, green, red = _CAFFE_MEAN
+    blue, green, red = CAFFE_MEAN
     return Normalization((blue / 255, green / 255, red / 255), (1 / 255,) * 3, bgr=True)
 
 
@@ -62,10 +62,12 @@ class Segmenter(nn.Module):
     """A segmentation network: RGB images in [0, 1] (N x 3 x H x W) to class logits.
 
     A subclass gives `scores` and `parameter_groups`; `num_classes` is the number of channels
-    of its scores.
+    of its scores. Keys of its state dict that begin with one of `head_prefixes` belong to the
+    part that is made for the classes at hand: initial weights may lack it, it then starts anew.
     """
 
     num_classes: int
+    head_prefixes: tuple[str, ...]
 
     def scores(self, images: Tensor) -> Tensor:
         """Logits at the network's own stride, N x num_classes x h x w."""

@@ -11,6 +11,8 @@ class Compact(Segmenter):
     """Scores at stride 4: a stem of stride 4, residual blocks of growing dilation at stride 8,
     joined with the stem's detail. `width` is the stem's number of channels."""
 
+    head_prefixes = ("classifier.",)
+
     def __init__(
         self, num_classes: int, width: int = 32, dilations: tuple[int, ...] = (1, 2, 4, 8)
     ) -> None:

@@ -27,6 +27,8 @@ class DeepLabV2(Segmenter):
     in either case. Raises UserError for any other number.
     """
 
+    head_prefixes = ("layer5.",)
+
     def __init__(self, num_classes: int, branches: int = 4) -> None:
         super().__init__()
         if branches not in (2, 4):
@@ -72,7 +74,7 @@ class DeepLabV2(Segmenter):
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
-            if name.startswith("layer5."):
+            if name.startswith(self.head_prefixes):
                 head.append(parameter)
                 continue
             multiplier = 1.0

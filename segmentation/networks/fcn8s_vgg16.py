@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
 
 # Channels of the convolutions before each pooling: conv1_1 and conv1_2, conv2_1 and so on.
-_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # The first convolution's padding, so that fc6 (7x7, stride 32) fits on any image; the crops cut
 # from the finer maps what this adds to them, each at its own stride.
 _PADDING = 100
@@ -29,15 +29,17 @@ class FCN8sVGG16(Segmenter):
     al., "Fully Convolutional Networks", section 4.3).
     """
 
+    head_prefixes = ("score_", "upscore")
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.normalize = caffe_normalization()
         channels = 3
-        for stage, widths in enumerate(_STAGES, start=1):
+        for stage, widths in enumerate(STAGES, start=1):
             for number, width in enumerate(widths, start=1):
                 padding = _PADDING if (stage, number) == (1, 1) else 1
-                name = _convolution(stage, number)
+                name = convolution_name(stage, number)
                 self.add_module(name, nn.Conv2d(channels, width, 3, padding=padding))
                 channels = width
         self.pool = nn.MaxPool2d(2, stride=2, ceil_mode=True)
@@ -45,8 +47,8 @@ class FCN8sVGG16(Segmenter):
         self.fc7 = nn.Conv2d(_FC_CHANNELS, _FC_CHANNELS, 1)
         self.dropout = nn.Dropout2d()
         self.score_fr = nn.Conv2d(_FC_CHANNELS, num_classes, 1)
-        self.score_pool3 = nn.Conv2d(_STAGES[2][-1], num_classes, 1)
-        self.score_pool4 = nn.Conv2d(_STAGES[3][-1], num_classes, 1)
+        self.score_pool3 = nn.Conv2d(STAGES[2][-1], num_classes, 1)
+        self.score_pool4 = nn.Conv2d(STAGES[3][-1], num_classes, 1)
         self.upscore2 = _bilinear(num_classes, stride=2)
         self.upscore8 = _bilinear(num_classes, stride=8)
         self.upscore_pool4 = _bilinear(num_classes, stride=2)
@@ -55,9 +57,9 @@ class FCN8sVGG16(Segmenter):
     def scores(self, images: Tensor) -> Tensor:
         maps = self.normalize(images)
         pooled = {}
-        for stage, widths in enumerate(_STAGES, start=1):
+        for stage, widths in enumerate(STAGES, start=1):
             for number in range(1, len(widths) + 1):
-                maps = F.relu(self.get_submodule(_convolution(stage, number))(maps))
+                maps = F.relu(self.get_submodule(convolution_name(stage, number))(maps))
             maps = self.pool(maps)
             pooled[stage] = maps
         maps = self.dropout(F.relu(self.fc6(maps)))
@@ -94,7 +96,7 @@ class FCN8sVGG16(Segmenter):
             nn.init.zeros_(scoring.weight)
 
 
-def _convolution(stage: int, number: int) -> str:
+def convolution_name(stage: int, number: int) -> str:
     """The name of a convolution, as in VGG's own numbering."""
     return f"conv{stage}_{number}"
 

@@ -32,6 +32,8 @@ class TimmBackbone(Segmenter):
     the decoder's number of channels.
     """
 
+    head_prefixes = ("context.", "detail.", "fuse.", "classifier.")
+
     def __init__(
         self, num_classes: int, backbone: str, pretrained: bool = True, width: int = 96
     ) -> None:

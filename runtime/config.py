@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -168,7 +168,7 @@ class Config:
 
 
 CONFIGURATIONS = Path(__file__).resolve().parent.parent / "configs"
-BASE_KEY = "base"  # a file's own key: another YAML file, beside it or own, that it builds on
+BASE_KEY = "base"  # a file's own key: YAML files, beside it or own, that it builds on, last wins
 
 _CHOICES = {
     "init": ("initial", "previous"),
@@ -303,15 +303,16 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[str, Any]]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, DictConfig):
         raise UserError(f"{file}: must be a mapping of keys to values")
-    base = content.pop(BASE_KEY, None)
-    if base is None:
-        return [(str(file), content)]
-    beside = file.parent / str(base)
-    try:
-        base_file = beside if beside.is_file() else find_config(str(base))
-    except UserError as error:
-        raise UserError(f"{file}: {BASE_KEY}: {error}") from None
-    return [*_layers(base_file, (*above, file.resolve())), (str(file), content)]
+    bases = content.pop(BASE_KEY, None)
+    layers = []
+    for base in bases if isinstance(bases, ListConfig) else filter(None, [bases]):
+        beside = file.parent / str(base)
+        try:
+            base_file = beside if beside.is_file() else find_config(str(base))
+        except UserError as error:
+            raise UserError(f"{file}: {BASE_KEY}: {error}") from None
+        layers += _layers(base_file, (*above, file.resolve()))
+    return [*layers, (str(file), content)]
 
 
 def _override_layer(overrides: list[str]) -> tuple[str, Any]:

@@ -68,6 +68,7 @@ from translation.reference_weights import import_weights as import_translation_w
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
 
+NETWORKS = ("segment", "given")  # kinds of stages that leave a segmentation network
 FRAMES = 4  # images of each data set that the report follows through the loop
 
 
@@ -107,6 +108,13 @@ class Loop:
                     self.segment(f"k{k}/segmentation-{i}", translated, labels, segmenter)
                 )
                 add(self.evaluate(segmenter))
+        networks = [stage.name for stage in stages if stage.kind in NETWORKS]
+        for name in self.config.segmentation.checkpoints:
+            if name not in networks:
+                raise UserError(
+                    f"segmentation.checkpoints: '{name}' is no network of this run; "
+                    f"there are {', '.join(networks)}"
+                )
         return stages
 
     # The stages
@@ -195,6 +203,8 @@ class Loop:
         """M(k,i) on translated images, with pseudo `labels` from the first self-training step on;
         without a `previous` network, M(0), which never sees the target."""
         config = self.config.segmentation
+        if name in config.checkpoints:
+            return self.given_network(name, Path(config.checkpoints[name]).expanduser())
         steps = (config.pseudo_label_steps if labels else None) or config.steps
         start = previous if self.config.init == "previous" else None
         # Without a term of its own the target stays out: batch norm would learn from it.
@@ -229,7 +239,7 @@ class Loop:
                 )
 
         used = asdict(config)
-        for key in ("steps", "pseudo_label_steps", "pseudo_labels", "evaluation"):
+        for key in ("steps", "pseudo_label_steps", "pseudo_labels", "evaluation", "checkpoints"):
             del used[key]
         if not sees_target:
             del used["adversarial"]
@@ -241,7 +251,7 @@ class Loop:
             "labels": self.problem.label_settings("source"),
         }
         if config.weights is not None:
-            settings["weights"] = _file_digest(Path(config.weights))
+            settings["weights"] = _file_digest(Path(config.weights), "segmentation.weights")
         inputs = list(self.needs("source"))
         if previous is not None and translated is None:
             settings["translated"] = self.given_translations()
@@ -250,6 +260,23 @@ class Loop:
             inputs += self.needs("target")
         inputs += filter(None, (translated, labels, start))
         return Stage(name, "segment", settings, tuple(inputs), action, steps, "steps")
+
+    def given_network(self, name: str, file: Path) -> Stage:
+        """A network trained elsewhere (`segmentation.checkpoints`) in the place of M(k,i)."""
+        key = f"segmentation.checkpoints.{name}"
+
+        def action(folder: Path) -> Metrics:
+            _, label_space = load_segmenter(file)
+            if label_space["names"] != list(self.problem.space.names):
+                raise UserError(
+                    f"{key}: {file} is for the classes of {label_space['name']}, "
+                    f"not of {self.problem.space.name}"
+                )
+            if self.fabric.is_global_zero:
+                save_tensors(folder / SEGMENTER, load_tensors(file))
+            return {}
+
+        return Stage(name, "given", {key: _file_digest(file, key)}, (), action, 1, "network")
 
     def pseudo_label(self, k: int, i: int, segmenter: Stage) -> Stage:
         """Y' = the confident predictions of M(k,i-1) on the target's training images."""
@@ -443,7 +470,8 @@ class Loop:
             raise UserError(f"out: {self.folder} cannot be written to ({error.strerror})") from None
 
     def plan_single(self, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
-        """The plan for one stage: its inputs must be there, but for rendered data."""
+        """The plan for one stage: its inputs must be there, but for rendered data and networks
+        trained elsewhere."""
         by_name = {stage.name: stage for stage in stages}
         if name not in by_name:
             raise UserError(
@@ -454,7 +482,7 @@ class Loop:
         stage = by_name[name]
         plan = make_plan(self.folder, [*stage.inputs, stage], name if again else None)
         for entry in plan[:-1]:
-            if entry.run and entry.stage.kind != "render":
+            if entry.run and entry.stage.kind not in ("render", "given"):
                 raise UserError(
                     f"{name} needs {entry.stage.name} ({entry.reason}); make that first, "
                     "or use `run`"
@@ -506,7 +534,7 @@ class Loop:
         rows = []
         for stage in stages:
             folder = self.folder / stage.name
-            scores = read_metrics(folder / "evaluation") if stage.kind == "segment" else None
+            scores = read_metrics(folder / "evaluation") if stage.kind in NETWORKS else None
             manifest = read_manifest(folder)
             if scores is None or manifest is None:
                 continue
@@ -883,14 +911,14 @@ def describe_results(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _file_digest(file: Path) -> str:
+def _file_digest(file: Path, key: str) -> str:
     try:
         with open(file.expanduser(), "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"segmentation.weights: {file} cannot be read ({error.strerror}); make it with "
-            "import-weights, or set segmentation.weights=null to start without"
+            f"{key}: {file} cannot be read ({error.strerror}); make it with import-weights, "
+            "or leave the key out"
         ) from None
 
 

@@ -139,6 +139,8 @@ class SegmentationConfig:
     network: str = "deeplab_v2"  # compact | deeplab_v2 | fcn8s_vgg16 | timm:BACKBONE
     options: dict[str, Any] = field(default_factory=dict)  # the network's own, see its file
     weights: str | None = None  # initial weights; default: the network's own initialisation
+    # Networks trained elsewhere that take a stage's place, e.g. {k1/segmentation-0: FILE}
+    checkpoints: dict[str, str] = field(default_factory=dict)
     steps: int = 80_000
     pseudo_label_steps: int | None = 120_000  # steps when trained with pseudo labels; null: `steps`
     batch_size: int = 1  # source images a step, and as many target images; over all devices

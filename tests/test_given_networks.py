@@ -1,0 +1,122 @@
+"""Networks trained elsewhere in a stage's place: evaluated, labelling, judging translations."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pipeline
+from domains.label_space import load_label_space
+from runtime.config import SegmentationConfig
+from runtime.files import load_tensors
+from segmentation.networks import build_segmenter
+from segmentation.train import save_segmenter
+from tests.domains import layouts
+
+SIZE = (48, 32)
+OPTIONS = {"width": 4, "dilations": [1]}
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A file as import-weights makes it."""
+    torch.manual_seed(0)
+    config = SegmentationConfig(network="compact", options=OPTIONS)
+    network = build_segmenter("compact", 19, **OPTIONS)
+    save_segmenter(tmp_path / "given.pt", network, config, load_label_space("cityscapes19"))
+    return tmp_path / "given.pt"
+
+
+@pytest.fixture
+def settings(tmp_path) -> list[str]:
+    random = np.random.default_rng(0)
+    for role in ("source", "target", "validation"):
+        for name in "ab":
+            file = tmp_path / role / f"images/{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file)
+            ids = layouts.ids(0, 1, 13, 255, size=SIZE)
+            layouts.label(tmp_path / role / f"labels/{name}.png", ids)
+    return [
+        f"out={tmp_path / 'run'}",
+        "device=cpu",
+        "data.label_space=cityscapes19",
+        *(f"data.{role}.layout=folder" for role in ("source", "target", "validation")),
+        *(f"data.{role}.root={tmp_path / role}" for role in ("source", "target", "validation")),
+        *(f"data.{role}.size=[{SIZE[0]},{SIZE[1]}]" for role in ("source", "target", "validation")),
+        "translation.crop=[32,32]",
+        "translation.batch_size=1",
+        "translation.steps_per_epoch=1",
+        "translation.constant_epochs=1",
+        "translation.decay_epochs=0",
+        "translation.generator={width: 4, blocks: 1}",
+        "translation.discriminator_width=4",
+        "segmentation.options={width: 4, dilations: [1]}",
+        "segmentation.steps=1",
+        "segmentation.batch_size=1",
+        "segmentation.adversarial.width=4",
+        "iterations=1",
+        "self_training_steps=1",
+    ]
+
+
+def run(command: str, *arguments: str) -> int:
+    return pipeline.main([*command.split(), "--config", "demo", *arguments])
+
+
+def test_it_is_evaluated_without_any_training(tmp_path, settings, given):
+    checkpoint = f"segmentation.checkpoints.source-only={given}"
+    assert run("evaluate --k 0", *settings, checkpoint) == 0
+    rows = json.loads((tmp_path / "run/results.json").read_text())
+    assert [row["stage"] for row in rows] == ["source-only"] and 0 <= rows[0]["miou"] <= 1
+    ours = load_tensors(tmp_path / "run/source-only/segmenter.pt")["state"]
+    assert all(value.equal(load_tensors(given)["state"][key]) for key, value in ours.items())
+
+
+def test_it_labels_the_target_and_the_next_network_learns_from_that(tmp_path, settings, given):
+    checkpoint = f"segmentation.checkpoints.k1/segmentation-0={given}"
+    assert run("pseudo-label --k 1 --i 1", *settings, checkpoint) == 0
+    assert len(list((tmp_path / "run/k1/pseudo-labels-1/labels").glob("*.png"))) == 2
+    images = f"translation.images={tmp_path / 'source/images'}"
+    assert run("segment --k 1 --i 1", *settings, checkpoint, images) == 0
+    assert (tmp_path / "run/k1/segmentation-1/segmenter.pt").is_file()
+    assert not (tmp_path / "run/source-only").exists()
+
+
+def test_it_judges_what_a_translator_keeps(tmp_path, settings, given):
+    checkpoint = f"segmentation.checkpoints.source-only={given}"
+    assert run("translate --k 1", *settings, checkpoint) == 0
+    metrics = json.loads((tmp_path / "run/k1/translator/metrics.json").read_text())
+    assert "perceptual_a" in metrics["curves"][-1]
+
+
+def test_another_file_makes_what_depends_on_it_anew(tmp_path, settings, given, capsys):
+    checkpoint = f"segmentation.checkpoints.source-only={given}"
+    assert run("evaluate --k 0", *settings, checkpoint) == 0
+    capsys.readouterr()
+    assert run("evaluate --k 0", *settings, checkpoint) == 0
+    assert "0 of 2 stages to run" in capsys.readouterr().out
+    content = load_tensors(given)
+    content["state"]["classifier.bias"] += 1
+    torch.save(content, given)
+    assert run("evaluate --k 0", *settings, checkpoint) == 0
+    assert "2 of 2 stages to run" in capsys.readouterr().out
+
+
+def test_what_cannot_be_used_is_refused(tmp_path, settings, given, capsys):
+    def refused(override: str) -> str:
+        assert run("evaluate --k 0", *settings, override) == 2
+        return capsys.readouterr().err
+
+    assert "'k3/segmentation-0' is no network of this run" in refused(
+        f"segmentation.checkpoints.k3/segmentation-0={given}"
+    )
+    assert "cannot be read" in refused("segmentation.checkpoints.source-only=nowhere.pt")
+    content = load_tensors(given)
+    content["label_space"]["names"][3] = "hedge"
+    torch.save(content, given)
+    checkpoint = f"segmentation.checkpoints.source-only={given}"
+    assert "is for the classes of cityscapes19, not of" in refused(checkpoint)

@@ -14,6 +14,7 @@ from domains.inspection import usable
 from domains.label_space import load_label_space
 from runtime.config import DataConfig, DomainConfig
 from runtime.console import Console
+from runtime.errors import UserError
 
 ROLES = ("source", "target", "validation")
 
@@ -34,7 +35,16 @@ class Problem:
         self.samples = cache(self._samples)
         for role in ROLES:
             layout_of(self.domain(role), f"data.{role}")
-            self.space.table(self.encoding(role))
+            if role != "target":  # whose labels are never opened
+                self._require_encoding(role)
+
+    def _require_encoding(self, role: str) -> None:
+        if self.encoding(role) not in self.space.encodings:
+            raise UserError(
+                f"data.{role}.encoding: '{self.encoding(role)}' is not in the label space "
+                f"'{self.space.name}', which has {', '.join(self.space.encodings)}; set "
+                f"data.{role}.encoding, or data.{role}.layout if the files are not of that layout"
+            )
 
     def domain(self, role: str) -> DomainConfig:
         """The role's section; rendered streets with their folder filled in."""

@@ -172,3 +172,17 @@ def test_translated_images_of_another_shape_keep_their_labels(tmp_path):
     assert item["image"].shape == (3, 8, 16) and item["label"].equal(expected)
     unsized = TrainingSamples([sample], View(), seed=0, purpose="source")[0]
     assert isinstance(unsized, UserError) and "must show the same frame" in str(unsized)
+
+
+def test_an_encoding_that_the_label_space_lacks_is_named_by_its_key(tmp_path):
+    layouts.gta5(tmp_path / "gta5")
+    layouts.cityscapes(tmp_path / "city")
+    space = tmp_path / "rooms.yaml"
+    space.write_text("classes: [{name: floor, color: [1, 2, 3]}]")
+    config = problem(tmp_path, "stop").config
+    config.label_space = str(space)
+    with pytest.raises(UserError, match=r"data\.source\.encoding: 'label_id' is not in the label"):
+        Problem(config, tmp_path / "run")
+    config.source.encoding = config.validation.encoding = "train_id"
+    # The target's labels, counted by label ids in this layout, are never opened.
+    assert Problem(config, tmp_path / "run").encoding("target") == "label_id"

@@ -61,10 +61,13 @@ from translation.export import (
     export_translations,
     image_path,
     load_translator,
+    read_translator,
     reconstruction_path,
 )
 from translation.reference_weights import NETWORKS as TRANSLATION
+from translation.reference_weights import import_translator
 from translation.reference_weights import import_weights as import_translation_weights
+from translation.train import RESULT as TRANSLATOR
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
 
@@ -108,13 +111,18 @@ class Loop:
                     self.segment(f"k{k}/segmentation-{i}", translated, labels, segmenter)
                 )
                 add(self.evaluate(segmenter))
-        networks = [stage.name for stage in stages if stage.kind in NETWORKS]
-        for name in self.config.segmentation.checkpoints:
-            if name not in networks:
-                raise UserError(
-                    f"segmentation.checkpoints: '{name}' is no network of this run; "
-                    f"there are {', '.join(networks)}"
-                )
+        places = [stage.name for stage in stages if stage.kind in ("segment", "translate", "given")]
+        translators = [name for name in places if name.endswith("/translator")]
+        for key, given, names in (
+            ("segmentation", self.config.segmentation.checkpoints, set(places) - set(translators)),
+            ("translation", self.config.translation.checkpoints, set(translators)),
+        ):
+            for name in given:
+                if name not in names:
+                    raise UserError(
+                        f"{key}.checkpoints: '{name}' is no stage that trains one in this run; "
+                        f"there are {', '.join(sorted(names)) or 'none'}"
+                    )
         return stages
 
     # The stages
@@ -138,6 +146,9 @@ class Loop:
     def translate(self, k: int, segmenter: Stage) -> Stage:
         """F(k): a translator whose perceptual loss comes from the latest segmentation network."""
         config = self.config.translation
+        name = f"k{k}/translator"
+        if name in config.checkpoints:
+            return self.given_translator(name, Path(config.checkpoints[name]).expanduser())
         schedule = TranslationSchedule.of(config, self.problem.count("source"))
         width, height = config.crop
         view = View(width=config.load_width, crop=(width, height), flip=config.flip)
@@ -159,16 +170,29 @@ class Loop:
                     checkpoint_every=self.config.checkpoint_every,
                 )
 
-        name = f"k{k}/translator"
+        used = asdict(config)
+        del used["images"], used["checkpoints"]
         settings = {
             **self.common_settings(),
-            "translation": {key: value for key, value in asdict(config).items() if key != "images"},
+            "translation": used,
             "steps": schedule.steps,
             "source": self.problem.settings("source"),
             "target": self.problem.settings("target"),
         }
         inputs = (*self.needs("source", "target"), segmenter)
         return Stage(name, "translate", settings, inputs, action, schedule.steps, "steps")
+
+    def given_translator(self, name: str, file: Path) -> Stage:
+        """A translator trained elsewhere (`translation.checkpoints`) in the place of F(k)."""
+        key = f"translation.checkpoints.{name}"
+
+        def action(folder: Path) -> Metrics:
+            read_translator(file)
+            if self.fabric.is_global_zero:
+                save_tensors(folder / TRANSLATOR, load_tensors(file))
+            return {}
+
+        return Stage(name, "given", {key: _file_digest(file, key)}, (), action, 1, "network")
 
     def export(self, k: int, translator: Stage) -> Stage:
         """S' = F(k) applied to every source image, whole."""
@@ -744,6 +768,12 @@ def add_import_weights(commands: Any) -> None:
         help="deeplab_v2: branches of the head to sum (default: told by the weights)",
     )
     command.add_argument(
+        "--back",
+        metavar="FILE",
+        help="generator: that of target to source; OUT is then a whole translator, for "
+        "translation.checkpoints",
+    )
+    command.add_argument(
         "--label-space",
         default="cityscapes19",
         metavar="NAME",
@@ -861,10 +891,15 @@ def import_command(options: argparse.Namespace) -> None:
     Console()
     if Path(options.origin).resolve() == Path(options.out).resolve():
         raise UserError(f"{options.out}: is the file to import; give another name for OUT")
+    if options.back is not None and options.network != "generator":
+        raise UserError("--back: goes with --network generator; leave it out")
     if options.network in TRANSLATION:
         if options.branches is not None:
             raise UserError(f"--branches: {options.network} has no branches; leave it out")
-        content, note = import_translation_weights(options.origin, options.network)
+        if options.back is not None:
+            content, note = import_translator(options.origin, options.back)
+        else:
+            content, note = import_translation_weights(options.origin, options.network)
     else:
         space = load_label_space(options.label_space)
         content, note = import_weights(options.origin, options.network, space, options.branches)

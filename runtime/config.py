@@ -68,6 +68,8 @@ class TranslationWeights:
 @dataclass
 class TranslationConfig:
     images: str | None = None  # folder of images translated already: takes a translator's place
+    # Translators trained elsewhere that take a stage's place, e.g. {k1/translator: FILE}
+    checkpoints: dict[str, str] = field(default_factory=dict)
     load_width: int | None = 1024  # images are scaled to this width before cropping
     crop: list[int] = field(default_factory=lambda: [452, 452])  # width, height
     flip: bool = True

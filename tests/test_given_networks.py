@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 
 import pipeline
+from domains.images import open_image, to_bytes, to_tensor, to_unit
 from domains.label_space import load_label_space
 from runtime.config import SegmentationConfig
 from runtime.files import load_tensors
 from segmentation.networks import build_segmenter
 from segmentation.train import save_segmenter
 from tests.domains import layouts
+from translation.networks import Generator
 
 SIZE = (48, 32)
 OPTIONS = {"width": 4, "dilations": [1]}
@@ -43,6 +45,7 @@ def settings(tmp_path) -> list[str]:
     return [
         f"out={tmp_path / 'run'}",
         "device=cpu",
+        "precision=32-true",
         "data.label_space=cityscapes19",
         *(f"data.{role}.layout=folder" for role in ("source", "target", "validation")),
         *(f"data.{role}.root={tmp_path / role}" for role in ("source", "target", "validation")),
@@ -111,7 +114,7 @@ def test_what_cannot_be_used_is_refused(tmp_path, settings, given, capsys):
         assert run("evaluate --k 0", *settings, override) == 2
         return capsys.readouterr().err
 
-    assert "'k3/segmentation-0' is no network of this run" in refused(
+    assert "'k3/segmentation-0' is no stage that trains one in this run" in refused(
         f"segmentation.checkpoints.k3/segmentation-0={given}"
     )
     assert "cannot be read" in refused("segmentation.checkpoints.source-only=nowhere.pt")
@@ -120,3 +123,34 @@ def test_what_cannot_be_used_is_refused(tmp_path, settings, given, capsys):
     torch.save(content, given)
     checkpoint = f"segmentation.checkpoints.source-only={given}"
     assert "is for the classes of cityscapes19, not of" in refused(checkpoint)
+
+
+def test_published_generators_translate_in_the_place_of_a_translator(tmp_path, settings):
+    torch.manual_seed(1)
+    generators = [Generator().state_dict(), Generator().state_dict()]
+    for name, state in zip("AB", generators, strict=True):
+        torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / f"net_G_{name}.pth")
+    files = [str(tmp_path / name) for name in ("net_G_A.pth", "translator.pt", "net_G_B.pth")]
+    command = ["import-weights", *files[:2], "--network", "generator", "--back", files[2]]
+    assert pipeline.main(command) == 0
+    checkpoint = f"translation.checkpoints.k1/translator={files[1]}"
+    assert run("export --k 1", *settings, checkpoint) == 0
+    translated = np.asarray(Image.open(tmp_path / "run/k1/translated/images/a.png"))
+    generator = Generator()
+    generator.load_state_dict(generators[0])
+    image = to_unit(to_tensor(open_image(tmp_path / "source/images/a.png"))[None])
+    with torch.no_grad():
+        expected = to_bytes(generator(image)[0]).astype(int)
+    assert np.abs(translated - expected).max() <= 1
+    assert not (tmp_path / "run/source-only").exists()
+
+
+def test_files_that_are_no_translators_are_refused(tmp_path, settings, given, capsys):
+    checkpoint = f"translation.checkpoints.k1/translator={given}"
+    assert run("export --k 1", *settings, checkpoint) == 2
+    assert "given.pt: is not a translator of this project" in capsys.readouterr().err
+    assert run("export --k 1", *settings, f"translation.checkpoints.source-only={given}") == 2
+    assert "there are k1/translator" in capsys.readouterr().err
+    command = ["import-weights", "a", "b", "--network", "deeplab_v2", "--back", "c"]
+    assert pipeline.main(command) == 2
+    assert "--back: goes with --network generator" in capsys.readouterr().err

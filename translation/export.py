@@ -12,6 +12,7 @@ from domains.images import to_bytes, to_unit
 from domains.loading import WholeImages, share, whole_images
 from runtime.console import Console
 from runtime.device import channels_last
+from runtime.errors import UserError
 from runtime.files import load_tensors, save_png
 from runtime.stages import Metrics
 from translation.networks import Generator
@@ -20,9 +21,19 @@ from translation.train import RESULT, Translator
 
 def load_translator(folder: Path) -> Translator:
     """The translator that `train_translator` wrote into `folder`, ready for use on the CPU."""
-    content = load_tensors(folder / RESULT)
-    translator = Translator(**content["options"])
-    translator.load_state_dict(content["state"])
+    return read_translator(folder / RESULT)
+
+
+def read_translator(file: Path) -> Translator:
+    """The same from any file. Raises UserError if it holds no translator of this project."""
+    content = load_tensors(file)
+    try:
+        translator = Translator(**content["options"])
+        translator.load_state_dict(content["state"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{file}: is not a translator of this project ({str(error).splitlines()[0]})"
+        ) from None
     return channels_last(translator).eval()  # type: ignore[return-value]
 
 

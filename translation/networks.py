@@ -6,6 +6,7 @@ Modules are numbered as in the public CycleGAN code (`model.N`), so that its che
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PUBLISHED_WIDTH, PUBLISHED_BLOCKS = 64, 9
 _STRIDE = 4  # of the generator's deepest maps
 
 
@@ -17,7 +18,7 @@ class Generator(nn.Module):
     in training and in evaluation. Published: width 64, 9 blocks.
     """
 
-    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+    def __init__(self, width: int = PUBLISHED_WIDTH, blocks: int = PUBLISHED_BLOCKS) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7)]
         layers += _norm_relu(width)
@@ -70,7 +71,7 @@ class PatchDiscriminator(nn.Module):
     Real should score 1, fake 0. Published: width 64.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = PUBLISHED_WIDTH) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.Conv2d(3, width, 4, stride=2, padding=1),

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from runtime.weights import WeightsError, as_tensors, match, read_foreign
-from translation.networks import Generator, PatchDiscriminator
+from translation.networks import (
+    PUBLISHED_BLOCKS,
+    PUBLISHED_WIDTH,
+    Generator,
+    PatchDiscriminator,
+)
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "generator": Generator,
@@ -34,6 +39,20 @@ def import_weights(path: str | Path, name: str) -> tuple[dict[str, Any], str]:
     """
     content = {"network": name, "options": {}, "state": load_reference(path, name)}
     return content, f"the {name} of a translator, at its published size"
+
+
+def import_translator(path: str | Path, back: str | Path) -> tuple[dict[str, Any], str]:
+    """The same for two published generators, source to target and back: a whole translator, as
+    `train_translator` writes it."""
+    generators = {"a_to_b": load_reference(path, "generator")}
+    generators["b_to_a"] = load_reference(back, "generator")
+    state = {
+        f"{direction}.{key}": value
+        for direction, generator in generators.items()
+        for key, value in generator.items()
+    }
+    content = {"options": {"width": PUBLISHED_WIDTH, "blocks": PUBLISHED_BLOCKS}, "state": state}
+    return content, "a translator, for translation.checkpoints"
 
 
 def convert(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ LAYOUTS = {
     ),
     "streets": Layout("images/*.png", "labels/*.png", "train_id"),
 }
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
     found = {
         _without_ending(file.relative_to(folder).as_posix()): file
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in _IMAGE_ENDINGS and file.is_file()
+        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()
     }
     names = {sample.name for sample in samples}
     missing = sorted(names - found.keys())
@@ -170,7 +170,7 @@ def _matches(root: Path, pattern: str) -> list[tuple[str, tuple[str, ...]]]:
     for path in glob.glob(pattern, root_dir=root):
         path = path.replace(os.sep, "/")
         match = expression.fullmatch(path)
-        if match and path.lower().endswith(_IMAGE_ENDINGS) and (root / path).is_file():
+        if match and path.lower().endswith(IMAGE_ENDINGS) and (root / path).is_file():
             found.append((path, match.groups()))
     return sorted(found)
 
@@ -200,7 +200,7 @@ def _name(layout: Layout, image: str) -> str:
 def _without_ending(path: str) -> str:
     """The path without an image format's ending; other dots belong to the name."""
     stem, ending = os.path.splitext(path)
-    return stem if ending.lower() in _IMAGE_ENDINGS else path
+    return stem if ending.lower() in IMAGE_ENDINGS else path
 
 
 def _require_unique_names(samples: list[Sample]) -> None:

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from lightning.fabric import Fabric
-from PIL import Image
 from torch import Tensor
 
 from domains.datasets import Sample, images_of, pair_with
-from domains.images import open_image, open_label
+from domains.images import label_image, open_image, open_label
 from domains.inspection import usable
 from domains.label_space import load_label_space
 from domains.loading import TrainingSamples, View, WholeImages
@@ -29,13 +28,13 @@ from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
 from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
-from runtime.config import Config, load_config
+from runtime.config import Config, load_config, to_yaml
 from runtime.console import Console, duration, log
 from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
 from runtime.files import load_tensors, save_tensors, write_json
-from runtime.report import Panel, Record, Report, Strip, write_report
+from runtime.report import Panel, Record, Report, Strip, symbol, write_report
 from runtime.stages import (
     MANIFEST,
     Entry,
@@ -78,8 +77,9 @@ FRAMES = 4  # images of each data set that the report follows through the loop
 class Loop:
     """A configured run: its stages, what each depends on, and how each is made."""
 
-    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
+    def __init__(self, config: Config, fabric: Fabric, console: Console, command: str = "") -> None:
         self.config, self.fabric, self.console = config, fabric, console
+        self.command = command  # what the report says reproduces the run
         self.folder = Path(config.out)
         self.problem = Problem(config.data, self.folder, console)
 
@@ -519,7 +519,6 @@ class Loop:
         self.fabric.barrier()  # all processes have read the records before any is removed
         if main:
             forget(self.folder, plan)
-            self.write_results(stages)
         self.fabric.barrier()
         time_left = TimeLeft()
         for entry in plan:
@@ -533,6 +532,7 @@ class Loop:
             folder = self.folder / stage.name
             if main:
                 begin(self.folder, stage)
+                self.write_results(stages, working_on=stage)
             self.fabric.barrier()
             started = time.monotonic()
             metrics = stage.action(folder)
@@ -541,8 +541,9 @@ class Loop:
             if main:
                 finish(self.folder, stage, metrics, seconds, self.about())
                 remove_checkpoints(folder)
-                self.write_results(stages)
             self.fabric.barrier()
+        if main:
+            self.write_results(stages)
 
     def about(self) -> dict[str, Any]:
         """On what a stage was made, for its manifest."""
@@ -576,28 +577,60 @@ class Loop:
             )
         return rows
 
-    def write_results(self, stages: Sequence[Stage]) -> None:
-        """results.json and the report, from what is finished."""
+    def write_results(self, stages: Sequence[Stage], working_on: Stage | None = None) -> None:
+        """results.json and the report, from what is finished; `working_on` is being made."""
         rows = self.results(stages)
         write_json(self.folder / "results.json", rows)
         finished = [stage for stage in stages if (self.folder / stage.name / MANIFEST).is_file()]
+        space = self.problem.space
         report = Report(
-            title=self.folder.name,
+            title=self.folder.resolve().name,
             rows=rows,
-            records=[self.record(stage) for stage in finished],
+            records=[self.record(stage) for stage in stages],
             strips=self.strips(finished),
-            configuration=asdict(self.config),
+            facts=self.facts(),
+            classes=list(zip(space.names, space.colors, strict=True)),
+            subsets=list(space.subsets),
+            command=self.command,
+            configuration=to_yaml(self.config),
+            working_on=working_on.name if working_on else None,
         )
         write_report(self.folder / "report.html", report)
 
     def record(self, stage: Stage) -> Record:
-        manifest = read_manifest(self.folder / stage.name) or {}
-        metrics = read_metrics(self.folder / stage.name) or {}
-        return Record(stage.name, stage.kind, manifest, metrics)
+        folder = self.folder / stage.name
+        return Record(stage.name, stage.kind, read_manifest(folder), read_metrics(folder))
+
+    def facts(self) -> dict[str, str]:
+        """What is run, in a few lines for the report."""
+        config = self.config
+
+        def data(role: str) -> str:
+            domain, size = self.problem.domain(role), self.problem.size(role)
+            place = domain.appearance if self.problem.is_rendered(role) else domain.root
+            at = f"at {size[0]}x{size[1]}" if size else "at their own size"
+            return f"{domain.layout} ({place}), {self.problem.count(role)} images {at}"
+
+        space = self.problem.space
+        return {
+            "rounds, K": str(config.iterations),
+            "self-training steps, N": str(config.self_training_steps),
+            "seed": str(config.seed),
+            "segmentation": f"{config.segmentation.network}, {config.segmentation.steps} steps",
+            **{role: data(role) for role in ROLES},
+            "label space": f"{space.name}, {space.num_classes} classes",
+        }
 
     def strips(self, finished: Sequence[Stage]) -> list[Strip]:
         """The followed frames: source images through the translators, target images through the
         pseudo labels, validation images through the networks."""
+        space = self.problem.space
+
+        def labels(caption: str, ids: np.ndarray) -> Panel:
+            return Panel(caption, label_image(ids, space))
+
+        def predicted(caption: str, file: Path) -> Panel:
+            return labels(caption, np.asarray(open_label(file)))
 
         def made_by(kind: str) -> list[tuple[str, Path]]:
             return [(s.name, self.folder / s.name) for s in finished if s.kind == kind]
@@ -609,29 +642,34 @@ class Loop:
             return [(index, samples[index]) for index in frames(len(samples))]
 
         strips = []
+        given: dict[str, Path] = {}
+        if self.config.translation.images is not None:
+            pairs = self.given_samples(self.unlabelled("source"))
+            given = {pair.name: pair.image for pair in pairs}
         for index, sample in followed("source"):
             panels = [Panel("source", open_image(sample.image))]
+            if given:
+                panels.append(Panel("translated before the run", open_image(given[sample.name])))
             for name, folder in made_by("export"):
-                back = reconstruction_path(folder, index)
-                panels.append(Panel(name, open_image(image_path(folder, sample.name))))
-                panels.append(Panel(f"{name}, and back", open_image(back)))
-            strips.append(Strip(f"source {sample.name}", panels))
+                translated = open_image(image_path(folder, sample.name))
+                back = open_image(reconstruction_path(folder, index))
+                panels.append(Panel(symbol(name), translated))
+                panels.append(Panel(f"{symbol(name)} and back", back))
+            strips.append(Strip("source", sample.name, panels))
         for _, sample in followed("target"):
             panels = [Panel("target", open_image(sample.image))]
             for name, folder in made_by("pseudo-label"):
-                labels = pseudo_label_path(folder, sample.name)
-                panels.append(Panel(name, open_image(labels)))
-            strips.append(Strip(f"target {sample.name}", panels))
+                panels.append(predicted(symbol(name), pseudo_label_path(folder, sample.name)))
+            strips.append(Strip("target", sample.name, panels))
         table = self.problem.table("validation")
         for index, sample in followed("validation"):
             panels = [Panel("validation", open_image(sample.image))]
             for name, folder in made_by("evaluate"):
-                prediction = prediction_path(folder, index)
-                panels.append(Panel(name.rpartition("/")[0], open_image(prediction)))
+                caption = symbol(name.rpartition("/")[0])
+                panels.append(predicted(caption, prediction_path(folder, index)))
             assert sample.label is not None
-            truth = self.problem.space.colorize(table[np.asarray(open_label(sample.label))])
-            panels.append(Panel("label", Image.fromarray(truth)))
-            strips.append(Strip(f"validation {sample.name}", panels))
+            panels.append(labels("label", table[np.asarray(open_label(sample.label))]))
+            strips.append(Strip("validation", sample.name, panels))
         return strips
 
 

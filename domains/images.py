@@ -77,11 +77,16 @@ def to_bytes(image: Tensor) -> np.ndarray:
     )
 
 
-def write_labels(file: Path, labels: np.ndarray, space: LabelSpace) -> None:
-    """Train ids (H x W uint8) as a PNG whose palette shows the classes' colours."""
+def label_image(labels: np.ndarray, space: LabelSpace) -> Image.Image:
+    """Train ids (H x W uint8) as an image whose palette shows the classes' colours."""
     image = Image.fromarray(labels)
     image.putpalette(space.palette())
-    save_png(file, image)
+    return image
+
+
+def write_labels(file: Path, labels: np.ndarray, space: LabelSpace) -> None:
+    """Train ids (H x W uint8) as a PNG whose palette shows the classes' colours."""
+    save_png(file, label_image(labels, space))
 
 
 def _open(file: Path) -> Image.Image:

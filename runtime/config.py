@@ -272,6 +272,11 @@ def find_config(path: str | Path) -> Path:
     raise UserError(f"{path}: no such configuration file; the project's own are: {known}")
 
 
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML, which `load_config` reads back as the same."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
 def value_at(config: object, key: str) -> Any:
     """The value of a dotted key, e.g. "segmentation.optimizer.lr"."""
     for part in key.split("."):

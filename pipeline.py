@@ -7,9 +7,11 @@ import argparse
 import hashlib
 import itertools
 import re
+import shlex
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,9 @@ from typing import Any
 
 import numpy as np
 from lightning.fabric import Fabric
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from domains.datasets import Sample, images_of, pair_with
@@ -34,7 +39,7 @@ from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
 from runtime.files import load_tensors, save_tensors, write_json
-from runtime.report import Panel, Record, Report, Strip, symbol, write_report
+from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
 from runtime.stages import (
     MANIFEST,
     Entry,
@@ -48,7 +53,7 @@ from runtime.stages import (
     read_metrics,
     take_over,
 )
-from runtime.tracking import Tracker
+from runtime.tracking import WHOLE_LOOP, Tracker, log_name
 from segmentation.evaluate import evaluate, prediction_path
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.reference_weights import REFERENCES as SEGMENTATION
@@ -519,7 +524,18 @@ class Loop:
         self.fabric.barrier()  # all processes have read the records before any is removed
         if main:
             forget(self.folder, plan)
+            self.forget_curves(entry.stage for entry in plan if entry.run)
         self.fabric.barrier()
+        with Tracker(self.folder / "tensorboard", WHOLE_LOOP, main) as tracker:
+            tracker.text("configuration", f"```yaml\n{to_yaml(self.config)}\n```")
+            for stage in stages:
+                self.track(tracker, stages, stage)
+            self.run_stages(stages, plan, tracker)
+        if main:
+            self.write_results(stages)
+
+    def run_stages(self, stages: Sequence[Stage], plan: Sequence[Entry], tracker: Tracker) -> None:
+        main = self.fabric.is_global_zero
         time_left = TimeLeft()
         for entry in plan:
             if not entry.run:
@@ -529,6 +545,7 @@ class Loop:
         for number, stage in enumerate(to_run):
             log.info("[%d/%d] %s", number + 1, len(to_run), stage.name)
             self.console.loop_left = time_left.of(to_run[number + 1 :])
+            self.console.loop_place = (number, len(to_run))
             folder = self.folder / stage.name
             if main:
                 begin(self.folder, stage)
@@ -541,9 +558,30 @@ class Loop:
             if main:
                 finish(self.folder, stage, metrics, seconds, self.about())
                 remove_checkpoints(folder)
+                self.track(tracker, stages, stage)
             self.fabric.barrier()
-        if main:
-            self.write_results(stages)
+
+    def forget_curves(self, stages: Iterable[Stage]) -> None:
+        """Remove the TensorBoard logs of stages that begin anew, and of the whole loop."""
+        anew = [stage.name for stage in stages if not (self.folder / stage.name).exists()]
+        for name in (*anew, WHOLE_LOOP):
+            shutil.rmtree(self.folder / "tensorboard" / log_name(name), ignore_errors=True)
+
+    def track(self, tracker: Tracker, stages: Sequence[Stage], stage: Stage) -> None:
+        """Log a finished stage's scores and frames to TensorBoard, over the loop's order."""
+        roles = {"export": "source", "pseudo-label": "target", "evaluate": "validation"}
+        scores = read_metrics(self.folder / stage.name)
+        if scores is None or stage.kind not in roles or not self.fabric.is_global_zero:
+            return
+        place = [other for other in stages if other.kind == stage.kind].index(stage)
+        if stage.kind == "evaluate":
+            values = {f"mIoU/{key}": scores[key] for key in ("miou", *self.problem.space.subsets)}
+            values |= {f"IoU/{name}": value for name, value in scores["iou"].items()}
+            tracker.scalars({"step": place} | {k: v for k, v in values.items() if v is not None})
+        role = roles[stage.kind]
+        for strip in self.strips([*self.rendered.values(), stage], (role,)):
+            image = np.asarray(beside(strip.panels))
+            tracker.image(f"{role}/{strip.frame}", image, place)
 
     def about(self) -> dict[str, Any]:
         """On what a stage was made, for its manifest."""
@@ -621,7 +659,7 @@ class Loop:
             "label space": f"{space.name}, {space.num_classes} classes",
         }
 
-    def strips(self, finished: Sequence[Stage]) -> list[Strip]:
+    def strips(self, finished: Sequence[Stage], roles: Collection[str] = ROLES) -> list[Strip]:
         """The followed frames: source images through the translators, target images through the
         pseudo labels, validation images through the networks."""
         space = self.problem.space
@@ -636,7 +674,8 @@ class Loop:
             return [(s.name, self.folder / s.name) for s in finished if s.kind == kind]
 
         def followed(role: str) -> list[tuple[int, Sample]]:
-            if role in self.rendered and self.rendered[role] not in finished:
+            rendering = self.rendered.get(role)
+            if role not in roles or (rendering is not None and rendering not in finished):
                 return []
             samples = self.problem.samples(role)
             return [(index, samples[index]) for index in frames(len(samples))]
@@ -717,6 +756,22 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--dry-run", action="store_true", help="print what would run and what is reused; stop"
+        )
+        loudness = command.add_mutually_exclusive_group()
+        loudness.add_argument(
+            "--quiet",
+            dest="verbosity",
+            action="store_const",
+            const=-1,
+            default=0,
+            help="print only warnings and results",
+        )
+        loudness.add_argument(
+            "--verbose",
+            dest="verbosity",
+            action="store_const",
+            const=1,
+            help="print each entry of the curves",
         )
         command.add_argument(
             "overrides",
@@ -837,19 +892,20 @@ def run_command(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.overrides)
     fabric = make_fabric(config)
     fabric.launch()
-    console = Console(speaking=fabric.is_global_zero)
+    console = Console(speaking=fabric.is_global_zero, verbosity=options.verbosity)
     started = time.monotonic()
     if options.command == "ablate":
         ablate(options, config, fabric, console)
         return
-    loop = Loop(config, fabric, console)
+    command = ["bdl", "run", "--config", options.config, *options.overrides]
+    loop = Loop(config, fabric, console, shlex.join(command))
     if options.command == "run":
         rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
     else:
         rows = loop.run_single(stage_name(options, config), options.again, options.dry_run)
     if options.dry_run:
         return
-    log.info("%s", describe_results(rows))
+    show_results(console, rows)
     log.info(
         "done in %s; see %s", duration(time.monotonic() - started), loop.folder / "report.html"
     )
@@ -974,14 +1030,43 @@ def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
+def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """The closing table, if there is something to show."""
+    if rows:
+        console.show(results_table(with_gains(rows)), describe_results(with_gains(rows)))
+
+
 def describe_results(rows: Sequence[dict[str, Any]]) -> str:
-    """The closing table: each network's mIoU and its gain over source only."""
+    """The closing table as plain text: each network's mIoU, and its gain over source only.
+
+    The rows are those of `runtime.report.with_gains`.
+    """
     lines = ["", f"{'network':<24}{'mIoU':>7}{'gain':>8}{'trained in':>16}"]
     for row in rows:
-        gain = 100 * (row["miou"] - rows[0]["miou"])
+        gain = "" if row["gain"] is None else f"{100 * row['gain']:+.1f}"
         miou, seconds = 100 * row["miou"], duration(row["seconds"])
-        lines.append(f"{row['stage']:<24}{miou:>7.1f}{gain:>+8.1f}{seconds:>16}")
+        lines.append(f"{row['stage']:<24}{miou:>7.1f}{gain:>8}{seconds:>16}")
     return "\n".join(lines)
+
+
+def results_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The same for a terminal; the best network stands out."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("network")
+    for name in ("mIoU", "gain", "trained in"):
+        table.add_column(name, justify="right")
+    best = max(row["miou"] for row in rows)
+    for row in rows:
+        gain = row["gain"]
+        color = "" if not gain else "green" if gain > 0 else "red"
+        table.add_row(
+            f"{symbol(row['stage'])}  [dim]{row['stage']}[/dim]",
+            f"{100 * row['miou']:.1f}",
+            "" if gain is None else Text(f"{100 * gain:+.1f}", color),
+            duration(row["seconds"]),
+            style="bold" if row["miou"] == best else "",
+        )
+    return table
 
 
 def _file_digest(file: Path, key: str) -> str:

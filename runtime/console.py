@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console as RichConsole
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 
 log = logging.getLogger("bdl")
 
@@ -31,16 +32,20 @@ def duration(seconds: float) -> str:
 class Console:
     """Messages of the main process; the others are silent.
 
-    On a terminal a bar moves; elsewhere a plain line comes every ten seconds. What is said also
-    goes to the file given to `log_to`.
+    On a terminal bars move, one for the stage and one for the run; elsewhere a plain line comes
+    every ten seconds. What is said also goes to the file given to `log_to`. `verbosity` -1 shows
+    only warnings and results, 1 also each entry of the curves.
     """
 
-    def __init__(self, speaking: bool = True) -> None:
+    def __init__(self, speaking: bool = True, verbosity: int = 0) -> None:
         self.speaking = speaking
         self._rich = RichConsole(stderr=False, quiet=not speaking, highlight=False)
         self.on_terminal = self._rich.is_terminal and speaking
+        self.quiet = verbosity < 0
         log.handlers.clear()
-        log.setLevel(logging.INFO if speaking else logging.CRITICAL)
+        log.setLevel(
+            logging.CRITICAL if not speaking else logging.DEBUG if verbosity > 0 else logging.INFO
+        )
         log.propagate = False
         handler: logging.Handler
         if self.on_terminal:
@@ -49,8 +54,11 @@ class Console:
             )
         else:
             handler = logging.StreamHandler(sys.stdout)
+        handler.setLevel(logging.WARNING if self.quiet else logging.DEBUG)
+        handler.addFilter(lambda record: not getattr(record, "shown", False))
         log.addHandler(handler)
         self.loop_left: float | None = None  # seconds left for the stages after the present one
+        self.loop_place = (0, 0)  # stages behind us, and of how many
 
     def log_to(self, file: Path) -> None:
         if self.speaking:
@@ -59,13 +67,23 @@ class Console:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             log.addHandler(handler)
 
+    def show(self, table: Table, text: str) -> None:
+        """Print a table, quiet or not: `table` on a terminal, elsewhere `text`, which says the
+        same; the log file gets the text."""
+        if self.speaking:
+            if self.on_terminal:
+                self._rich.print(table)
+            else:
+                print(text, flush=True)
+            log.info("%s", text, extra={"shown": True})
+
     @contextmanager
     def track(self, title: str, total: int, done: int = 0, unit: str = "steps") -> Iterator["Task"]:
         """A task of `total` units of which `done` are behind us."""
         task = Task(self, title, total, done, unit)
-        if not self.on_terminal:
+        if not self.on_terminal or self.quiet:
             yield task
-            task.line()
+            task.close()
             return
         columns = (
             TextColumn("{task.description}"),
@@ -74,8 +92,11 @@ class Console:
         )
         with Progress(*columns, console=self._rich, transient=True) as bar:
             task.bar, task.bar_id = bar, bar.add_task(title, total=total, completed=done, text="")
+            behind, stages = self.loop_place
+            if stages > 1:
+                task.run_id = bar.add_task("whole run", total=stages, completed=behind, text="")
             yield task
-        task.line()
+        task.close()
 
 
 class Task:
@@ -91,7 +112,9 @@ class Task:
         )
         self.bar: Progress | None = None
         self.bar_id = TaskID(0)
+        self.run_id: TaskID | None = None
         self._values = ""
+        self._line_done: int | None = None  # what was done when the last line was written
         self._begun_at = self._line_at = time.monotonic()
         self._done_before = done
 
@@ -100,8 +123,13 @@ class Task:
         self.done += count
         if values:
             self._values = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+            log.debug("  %s  step %d  %s", self.title, self.done, self._values)
         if self.bar is not None:
             self.bar.update(self.bar_id, completed=self.done, text=self._text())
+            if self.run_id is not None:
+                behind, stages = self.console.loop_place
+                share = behind + self.done / max(1, self.total)
+                self.bar.update(self.run_id, completed=share, text=self._run_text(behind, stages))
         elif time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
             self.line()
 
@@ -111,8 +139,20 @@ class Task:
         return (self.done - self._done_before) / max(time.monotonic() - self._begun_at, 1e-9)
 
     def line(self) -> None:
-        self._line_at = time.monotonic()
+        self._line_at, self._line_done = time.monotonic(), self.done
         log.info("  %s  %s", self.title, self._text())
+
+    def close(self) -> None:
+        """The last line, unless it has just been written."""
+        if self._line_done != self.done:
+            self.line()
+
+    def _run_text(self, behind: int, stages: int) -> str:
+        text = f"{behind}/{stages} stages"
+        if self.console.loop_left is None or self.done == self._done_before:
+            return text
+        left = (self.total - self.done) / self.rate + self.console.loop_left
+        return f"{text}  about {duration(left)} left"
 
     def _text(self) -> str:
         text = f"{self.done}/{self.total} {self.unit}"
@@ -121,6 +161,6 @@ class Task:
             text += f"  {self.rate:.3g}/s"
             if self.done < self.total:
                 text += f"  {duration(left)} left"
-                if self.console.loop_left is not None:
+                if self.console.loop_left is not None and self.run_id is None:
                     text += f" (whole run: about {duration(left + self.console.loop_left)})"
         return f"{text}  {self._values}".rstrip()

@@ -327,6 +327,22 @@ def embedded(image: Image.Image) -> Image.Image:
     return image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), resample)
 
 
+def beside(panels: Sequence[Panel]) -> Image.Image:
+    """The panels' pictures in one, from left to right, all as high as the first."""
+    height = embedded(panels[0].image).height
+    parts = []
+    for image in (panel.image for panel in panels):
+        resample = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.LANCZOS
+        width = max(1, round(image.width * height / image.height))
+        parts.append(image.resize((width, height), resample).convert("RGB"))
+    joined = Image.new("RGB", (sum(part.width for part in parts), height))
+    left = 0
+    for part in parts:
+        joined.paste(part, (left, 0))
+        left += part.width
+    return joined
+
+
 def data_url(image: Image.Image) -> Markup:
     """The picture inside a URL: labels as PNG with their palette, photos as WebP."""
     buffer = io.BytesIO()

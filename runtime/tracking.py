@@ -1,34 +1,68 @@
 """TensorBoard: one log directory for the loop, names that sort into its order."""
 
+import re
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+WHOLE_LOOP = "all-networks"  # the log of the whole loop: a point for each network
+
+
+def log_name(stage: str) -> str:
+    """The log folder of a stage, so that they sort as the loop runs: "k1-00-translator",
+    "k1-02-segmentation-0", "k1-03-pseudo-labels-1"; other names stay as they are."""
+    if stage == "source-only":
+        return "k0-00-source-only"
+    parts = re.fullmatch(r"k(\d+)/(\D+?)-?(\d*)", stage)
+    if parts is None:
+        return stage
+    k, kind, i = parts[1], parts[2], int(parts[3] or 0)
+    places = {
+        "translator": 0,
+        "translated": 1,
+        "segmentation": 2 * i + 2,
+        "pseudo-labels": 2 * i + 1,
+    }
+    return f"k{k}-{places[kind]:02d}-{stage.partition('/')[2]}"
+
 
 class Tracker:
-    """Scalars and images of one stage, below `folder`/NAME; silent on all processes but one."""
+    """Scalars and images of one stage, below `folder`; silent on all processes but one."""
 
     def __init__(self, folder: Path, name: str, writing: bool) -> None:
         self.name = name
-        self._writer = SummaryWriter(str(folder / name)) if writing else None
+        self._place = folder / log_name(name)
+        self._writing = writing
+        self._writer: SummaryWriter | None = None
 
     def scalars(self, row: dict[str, float]) -> None:
-        """A row of curves: "step" and named values."""
-        if self._writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self._writer.add_scalar(name, value, int(row["step"]))
+        """A row of curves: "step", "lr", and loss terms, or values whose names give their group
+        ("IoU/road")."""
+        step = int(row["step"])
+        for name, value in row.items():
+            if name != "step":
+                grouped = {"lr": "learning rate"}.get(name, name if "/" in name else f"loss/{name}")
+                if writer := self._open(step):
+                    writer.add_scalar(grouped, value, step)
 
     def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
         """H x W x 3 uint8."""
-        if self._writer is not None:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+        if writer := self._open(step):
+            writer.add_image(name, image, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
-        if self._writer is not None:
-            self._writer.add_text(name, text)
+        """Markdown."""
+        if writer := self._open(0):
+            writer.add_text(name, text)
+
+    def _open(self, step: int) -> SummaryWriter | None:
+        """The writer. What an interrupted process logged from `step` on is told to be void: the
+        steps since its last checkpoint are run again."""
+        if self._writing and self._writer is None:
+            self._writer = SummaryWriter(str(self._place), purge_step=step)
+        return self._writer
 
     def __enter__(self) -> Self:
         return self

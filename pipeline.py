@@ -31,6 +31,7 @@ from domains.label_space import load_label_space
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
+from runtime import __version__
 from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
 from runtime.config import Config, load_config, to_yaml
@@ -52,9 +53,11 @@ from runtime.stages import (
     read_manifest,
     read_metrics,
     take_over,
+    versions,
 )
 from runtime.tracking import WHOLE_LOOP, Tracker, log_name
 from segmentation.evaluate import evaluate, prediction_path
+from segmentation.predictor import Predictor, find_photos, predict_files
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.reference_weights import REFERENCES as SEGMENTATION
 from segmentation.reference_weights import TORCHVISION, import_weights
@@ -488,15 +491,8 @@ class Loop:
 
     def claim(self) -> None:
         """Make the run's folder. Raises UserError if it cannot be written to."""
-        if not self.fabric.is_global_zero:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(f"out: {self.folder} cannot be written to ({error.strerror})") from None
+        if self.fabric.is_global_zero:
+            claim_folder(self.folder)
 
     def plan_single(self, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
         """The plan for one stage: its inputs must be there, but for rendered data and networks
@@ -736,6 +732,15 @@ _SINGLE = {
 }
 
 
+class ShowVersions(argparse.Action):
+    """Prints the versions that results may depend on, and stops."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for name, version in {"bdl": __version__, **versions()}.items():
+            print(f"{name:<12} {version}")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bdl",
@@ -743,6 +748,9 @@ def make_parser() -> argparse.ArgumentParser:
         "translator and a segmentation network, trained in turns.",
         epilog="Every stage that is finished for the same settings is reused. A run that was "
         "stopped goes on with the same command.",
+    )
+    parser.add_argument(
+        "--version", action=ShowVersions, nargs=0, help="print versions of bdl and its libraries"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -757,22 +765,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--dry-run", action="store_true", help="print what would run and what is reused; stop"
         )
-        loudness = command.add_mutually_exclusive_group()
-        loudness.add_argument(
-            "--quiet",
-            dest="verbosity",
-            action="store_const",
-            const=-1,
-            default=0,
-            help="print only warnings and results",
-        )
-        loudness.add_argument(
-            "--verbose",
-            dest="verbosity",
-            action="store_const",
-            const=1,
-            help="print each entry of the curves",
-        )
+        add_loudness(command)
         command.add_argument(
             "overrides",
             nargs="*",
@@ -819,6 +812,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     add_score(commands)
     add_import_weights(commands)
+    add_predict(commands)
     return parser
 
 
@@ -871,6 +865,76 @@ def add_import_weights(commands: Any) -> None:
         default="cityscapes19",
         metavar="NAME",
         help="classes of a trained network (default: cityscapes19)",
+    )
+
+
+def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "label your own photos with a trained network"
+    command = commands.add_parser(
+        "predict",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: label maps with the classes' colours, and "
+        "overlays.",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run's folder (its last network), or a segmenter.pt",
+    )
+    command.add_argument(
+        "--images", type=Path, required=True, metavar="PATH", help="a photo, or a folder of photos"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    )
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("W", "H"),
+        help="size that photos are resized to for the network (default: the width it was trained "
+        "at, in a run's folder; else the photo's own)",
+    )
+    command.add_argument(
+        "--window", type=int, nargs=2, metavar=("W", "H"), help="slide a window of this size"
+    )
+    command.add_argument("--flip", action="store_true", help="mean with the mirrored photo's")
+    command.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="mean over the photo resized by each factor",
+    )
+    command.add_argument(
+        "--probabilities", action="store_true", help="also write class probabilities (npz, 16 bit)"
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    command.add_argument(
+        "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed", "auto")
+    )
+    add_loudness(command)
+
+
+def add_loudness(command: argparse.ArgumentParser) -> None:
+    loudness = command.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "--quiet",
+        dest="verbosity",
+        action="store_const",
+        const=-1,
+        default=0,
+        help="print only warnings and results",
+    )
+    loudness.add_argument(
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const=1,
+        help="print each entry of the curves",
     )
 
 
@@ -1001,8 +1065,26 @@ def import_command(options: argparse.Namespace) -> None:
     log.info("%s: %s", options.out, note)
 
 
+def predict_command(options: argparse.Namespace) -> None:
+    console = Console(verbosity=options.verbosity)
+    photos = find_photos(options.images, options.out)
+    predictor = Predictor(
+        options.checkpoint,
+        size=options.size and tuple(options.size),
+        window=options.window and tuple(options.window),
+        flip=options.flip,
+        scales=options.scales,
+        device=options.device,
+        precision=options.precision,
+    )
+    claim_folder(options.out, "--out")
+    log.info("%d photos with %s", len(photos), predictor.file)
+    predict_files(predictor, console, photos, options.out, options.probabilities)
+    log.info("labels and overlays are in %s", options.out)
+
+
 # The commands that need no configuration.
-_TOOLS = {"score": score_command, "import-weights": import_command}
+_TOOLS = {"score": score_command, "import-weights": import_command, "predict": predict_command}
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:
@@ -1015,6 +1097,17 @@ def stage_name(options: argparse.Namespace, config: Config) -> str:
         return f"k{k}/pseudo-labels-{i}"
     segmenter = "source-only" if k == 0 else f"k{k}/segmentation-{i}"
     return segmenter if options.command == "segment" else f"{segmenter}/evaluation"
+
+
+def claim_folder(folder: Path, key: str = "out") -> None:
+    """Make the folder of results that `key` sets. Raises UserError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{key}: {folder} cannot be written to ({error.strerror})") from None
 
 
 def describe_plan(config: Config, plan: Sequence[Entry]) -> str:

@@ -96,6 +96,21 @@ def load_label_space(name: str) -> LabelSpace:
         raise UserError(f"{file}: is not a label space: {error}") from None
 
 
+def described(description: dict[str, Any]) -> LabelSpace:
+    """The label space of a checkpoint, from `LabelSpace.describe`: names and colours, no encodings.
+
+    Raises UserError if it is no such description.
+    """
+    try:
+        names = tuple(str(name) for name in description["names"])
+        colors = tuple(_color(color) for color in description["colors"])
+        if len(names) != len(colors):
+            raise ValueError(f"{len(names)} names, {len(colors)} colours")
+        return LabelSpace(str(description["name"]), names, colors, {}, {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's label space cannot be used: {error}") from None
+
+
 def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
     if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
         raise ValueError("it has no list 'classes'")

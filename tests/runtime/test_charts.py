@@ -1,0 +1,76 @@
+"""The charts' numbers: ticks, thinning, and where points land."""
+
+import itertools
+import math
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.charts import Line, line_chart, nice_ticks, short, thin
+
+
+@given(
+    st.floats(-1e6, 1e6, allow_subnormal=False),
+    st.floats(1e-6, 1e6, allow_subnormal=False),
+    st.integers(2, 8),
+)
+def test_ticks_cover_the_range_in_few_equal_steps(low: float, extent: float, count: int) -> None:
+    high = low + extent
+    ticks = nice_ticks(low, high, count)
+    slack = 1e-6 * max(abs(low), abs(high), extent)
+    assert ticks[0] <= low + slack and ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= count + 3
+    digits = (ticks[1] - ticks[0]) / 10 ** math.floor(math.log10((ticks[1] - ticks[0]) * 1.0001))
+    assert any(math.isclose(digits, nice, rel_tol=1e-3) for nice in (1, 2, 5))
+
+
+def test_ticks_of_an_empty_range_are_still_a_scale() -> None:
+    assert nice_ticks(0, 0, 4) == [0, 0.5, 1]
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=500), st.integers(1, 150))
+def test_thinning_keeps_the_order_and_the_mean_of_each_run(values: list[float], count: int) -> None:
+    points = [(float(x), y) for x, y in enumerate(values)]
+    thinned = thin(points, count)
+    assert len(thinned) == min(len(points), count)
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(thinned))
+    assert min(values) - 1e-9 <= min(y for _, y in thinned)
+    assert max(y for _, y in thinned) <= max(values) + 1e-9
+
+
+def test_thinning_by_hand() -> None:
+    assert thin([(0, 1), (1, 3), (2, 10), (3, 20)], 2) == [(0.5, 2), (2.5, 15)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.25, "0.25"), (300, "300"), (20_000, "20k"), (1.5e-4, "1.5e-4"), (2e-5, "2e-5")],
+)
+def test_tick_labels(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+def test_points_land_where_the_scale_says() -> None:
+    """The scale's top is 2 and its end 100: the first point is at the top left of the plot, the
+    last at its bottom right."""
+    svg = ElementTree.fromstring(line_chart("loss", [Line("M(0)", [(0, 2.0), (100, 0.0)], 1)]))
+    (path,) = [node for node in svg.iter("path") if "line" in node.get("class", "")]
+    assert path.get("d") == "M42.0 10.0L326.0 166.0"
+    assert path.get("class") == "line c1"
+
+
+def test_a_value_that_is_not_finite_leaves_a_gap() -> None:
+    points = [(0, 1.0), (1, 1.0), (2, math.nan), (3, 1.0), (4, 1.0)]
+    svg = ElementTree.fromstring(line_chart("loss", [Line("M(0)", points, 0)]))
+    (path,) = [node for node in svg.iter("path") if "line" in node.get("class", "")]
+    assert path.get("d", "").count("M") == 2
+    assert "nan" not in ElementTree.tostring(svg, "unicode")
+
+
+def test_names_are_escaped() -> None:
+    chart = line_chart('a"<b>', [Line("<i>&", [(0, 1.0), (1, 2.0)], 0, dashed=True)])
+    svg = ElementTree.fromstring(chart)
+    assert svg.get("aria-label") == 'a"<b>'
+    assert "<i>&" in [node.text for node in svg.iter("title")]

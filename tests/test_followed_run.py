@@ -1,0 +1,119 @@
+"""A tiny run from end to end: report.html, TensorBoard and the log say what results.json says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import pipeline
+from pipeline import main
+
+SETTINGS = [
+    "iterations=1",
+    "self_training_steps=1",
+    "log_every=1",
+    "precision=32-true",
+    "device=cpu",
+    "data.source.scenes=2",
+    "data.target.scenes=2",
+    "data.validation.scenes=2",
+    "data.source.size=[64,32]",
+    "data.target.size=[64,32]",
+    "data.validation.size=[64,32]",
+    "translation.crop=[32,32]",
+    "translation.steps_per_epoch=1",
+    "translation.constant_epochs=1",
+    "translation.decay_epochs=1",
+    "translation.generator.width=4",
+    "translation.generator.blocks=1",
+    "translation.discriminator_width=4",
+    "segmentation.steps=2",
+    "segmentation.options.width=4",
+    "segmentation.adversarial.width=4",
+]
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The finished run's folder, and the report as it was at each writing."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    pages: list[str] = []
+    write_report = pipeline.write_report
+
+    def keep(file: Path, report: pipeline.Report) -> None:
+        write_report(file, report)
+        pages.append(file.read_text(encoding="utf-8"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "write_report", keep)
+        assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *SETTINGS]) == 0
+    return folder, pages
+
+
+def networks_log(folder: Path) -> EventAccumulator:
+    return EventAccumulator(
+        str(folder / "tensorboard" / "all-networks"), size_guidance={"images": 0}
+    ).Reload()
+
+
+def test_the_report_follows_the_run(followed: tuple[Path, list[str]]) -> None:
+    """It is written as each stage begins, naming it, and when all are finished."""
+    folder, pages = followed
+    begun = [re.findall(r"work on <strong>(.*?)</strong>", page) for page in pages]
+    order = ["data/source", "data/target", "data/validation"]
+    order += ["source-only", "source-only/evaluation", "k1/translator", "k1/translated"]
+    order += ["k1/segmentation-0", "k1/segmentation-0/evaluation", "k1/pseudo-labels-1"]
+    order += ["k1/segmentation-1", "k1/segmentation-1/evaluation"]
+    assert begun == [*([name] for name in order), []]
+    assert "All 12 stages are finished" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_results_say(followed: tuple[Path, list[str]]) -> None:
+    folder, _ = followed
+    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    shown = re.findall(r'data-stage="(.*?)".*?class="main">(.*?)</td>', page, re.DOTALL)
+    assert shown == [(row["stage"], f"{100 * row['miou']:.1f}") for row in rows]
+    for caption in ("source", "F(1)", "F(1) and back", "target", "pseudo labels for M(1,1)"):
+        assert f'<th scope="col">{caption}</th>' in page
+    columns = re.findall(r'<th scope="col">(.*?)</th>', page)
+    assert columns[-5:] == ["validation", "M(0)", "M(1,0)", "M(1,1)", "label"]
+    assert f"bdl run --config demo out={folder} iterations=1" in page
+
+
+def test_tensorboard_follows_the_loop(followed: tuple[Path, list[str]]) -> None:
+    folder, _ = followed
+    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    log = networks_log(folder)
+    means = [(event.step, event.value) for event in log.Scalars("mIoU/miou")]
+    assert means == [(step, pytest.approx(row["miou"])) for step, row in enumerate(rows)]
+    for name in ("road", "sky"):
+        found = [event.value for event in log.Scalars(f"IoU/{name}")]
+        assert found == [pytest.approx(r["iou"][name]) for r in rows if r["iou"][name] is not None]
+    frames = {tag.split("/")[0]: len(log.Images(tag)) for tag in log.Tags()["images"]}
+    assert frames == {"source": 1, "target": 1, "validation": 3}
+    stages = sorted(item.name for item in (folder / "tensorboard").iterdir())
+    assert stages == [
+        "all-networks",
+        "k0-00-source-only",
+        "k1-00-translator",
+        "k1-02-segmentation-0",
+        "k1-04-segmentation-1",
+    ]
+
+
+def test_a_second_run_repeats_nothing_in_the_logs(followed: tuple[Path, list[str]]) -> None:
+    folder, _ = followed
+    assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *SETTINGS]) == 0
+    assert [event.step for event in networks_log(folder).Scalars("mIoU/miou")] == [0, 1, 2]
+
+
+def test_the_run_folder_predicts(followed: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """With the last network, at the width of its training."""
+    folder, _ = followed
+    photo = next((folder / "data" / "validation" / "images").iterdir())
+    arguments = ["--checkpoint", str(folder), "--images", str(photo), "--out", str(tmp_path)]
+    assert main(["predict", *arguments, "--device", "cpu", "--quiet"]) == 0
+    assert (tmp_path / "labels" / photo.name).is_file()

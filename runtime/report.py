@@ -5,6 +5,7 @@ import datetime
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ class Report:
     working_on: str | None = None
 
 
-def write_report(file: Path, report: Report) -> None:
-    """Write the report, self-contained: it opens from disk, without a network."""
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -109,10 +110,14 @@ def write_report(file: Path, report: Report) -> None:
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
         "symbol": symbol,
     }
-    template = environment.get_template("report.html.j2")
+    return environment.get_template("report.html.j2")
+
+
+def write_report(file: Path, report: Report) -> None:
+    """Write the report, self-contained: it opens from disk, without a network."""
     written = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     finished = [record for record in report.records if record.manifest is not None]
-    text = template.render(
+    text = _template().render(
         report=report,
         written=written,
         finished=finished,

@@ -57,6 +57,7 @@ from runtime.stages import (
 )
 from runtime.tracking import WHOLE_LOOP, Tracker, log_name
 from segmentation.evaluate import evaluate, prediction_path
+from segmentation.export_network import export_network
 from segmentation.predictor import Predictor, find_photos, predict_files
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.reference_weights import REFERENCES as SEGMENTATION
@@ -813,6 +814,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_score(commands)
     add_import_weights(commands)
     add_predict(commands)
+    add_export_network(commands)
     return parser
 
 
@@ -915,6 +917,31 @@ def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     command.add_argument(
         "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed", "auto")
+    )
+    add_loudness(command)
+
+
+def add_export_network(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    text = "a trained network for other programs, as ONNX or a torch.export archive"
+    command = commands.add_parser("export-network", help=text, description=f"Writes {text}.")
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run's folder (its last network), or a segmenter.pt",
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="NAME.onnx or NAME.pt2"
+    )
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("W", "H"),
+        help="size of the images it will take (default: that of its training)",
     )
     add_loudness(command)
 
@@ -1083,8 +1110,22 @@ def predict_command(options: argparse.Namespace) -> None:
     log.info("labels and overlays are in %s", options.out)
 
 
+def export_network_command(options: argparse.Namespace) -> None:
+    Console(verbosity=options.verbosity)
+    size = options.size and tuple(options.size)
+    predictor = Predictor(options.checkpoint, size=size, device="cpu")
+    claim_folder(options.out.parent, "--out")
+    export_network(predictor, options.out, size)
+    log.info("%s gives the same labels as %s", options.out, predictor.file)
+
+
 # The commands that need no configuration.
-_TOOLS = {"score": score_command, "import-weights": import_command, "predict": predict_command}
+_TOOLS = {
+    "score": score_command,
+    "import-weights": import_command,
+    "predict": predict_command,
+    "export-network": export_network_command,
+}
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:

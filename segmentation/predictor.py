@@ -40,7 +40,8 @@ class Predictor:
     photo. `scales` resize it once more for each factor, and `flip` mirrors each; the
     probabilities' mean counts. Raises UserError for a checkpoint that is none.
 
-    `space` are the classes' names and colours, `file` is the checkpoint that was found.
+    `space` are the classes' names and colours, `file` is the checkpoint that was found, and
+    `trained_size` (width, height) that of its training, if that is known.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Predictor:
         self.space: LabelSpace = described(description)
         self.network = network
         self.fabric.to_device(network)
-        self._width = trained_width(self.file)
+        self.trained_size = trained_size(self.file)
 
     def __call__(self, photo: str | Path | Image.Image) -> np.ndarray:
         """Train ids, H x W uint8, of a photo (a file, or an RGB image) at its own size."""
@@ -100,8 +101,9 @@ class Predictor:
         width, height = image.size
         if self.size is not None:
             width, height = self.size
-        elif self._width is not None:
-            width, height = self._width, round(height * self._width / width)
+        elif self.trained_size is not None:
+            height = round(height * self.trained_size[0] / width)
+            width = self.trained_size[0]
         size = (max(_SMALLEST, round(width * scale)), max(_SMALLEST, round(height * scale)))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
@@ -141,13 +143,14 @@ def find_segmenter(place: Path) -> Path:
     return max(finished, key=k_and_i)
 
 
-def trained_width(file: Path) -> int | None:
-    """The width of the target's images (of the source's, without target) that the network in
-    `file` was trained on; None if that is not known, or differed from image to image."""
+def trained_size(file: Path) -> tuple[int, int] | None:
+    """Width and height of the target's images (of the source's, without target) that the network
+    in `file` was trained on; None if that is not known, or differed from image to image."""
     settings = (read_manifest(file.parent) or {}).get("settings", {})
     for role in ("target", "source"):
         if role in settings:
-            return settings[role]["size"][0] if settings[role].get("size") else None
+            size = settings[role].get("size")
+            return (size[0], size[1]) if size else None
     return None
 
 

@@ -27,7 +27,7 @@ from segmentation.predictor import (
     find_segmenter,
     open_photo,
     overlay,
-    trained_width,
+    trained_size,
 )
 from segmentation.train import RESULT, save_segmenter
 
@@ -152,12 +152,12 @@ def test_photos_are_taken_to_the_width_of_training(tmp_path: Path, network: Segm
     """The target's, else the source's; and keeping their shape."""
     both = {"source": {"size": [40, 20]}, "target": {"size": [64, 32]}}
     file = save(tmp_path / "a" / RESULT, network, both)
-    assert trained_width(file) == 64
-    assert (
-        trained_width(save(tmp_path / "b" / RESULT, network, {"source": {"size": [40, 20]}})) == 40
-    )
-    assert trained_width(save(tmp_path / "c" / RESULT, network, {"target": {"size": None}})) is None
-    assert trained_width(save(tmp_path / "d" / RESULT, network)) is None
+    assert trained_size(file) == (64, 32)
+    source_only = save(tmp_path / "b" / RESULT, network, {"source": {"size": [40, 20]}})
+    assert trained_size(source_only) == (40, 20)
+    as_stored = save(tmp_path / "c" / RESULT, network, {"target": {"size": None}})
+    assert trained_size(as_stored) is None
+    assert trained_size(save(tmp_path / "d" / RESULT, network)) is None
     by_default = Predictor(file, device="cpu").probabilities(photo(48, 36))
     explicit = Predictor(file, device="cpu", size=(64, 48)).probabilities(photo(48, 36))
     assert torch.equal(by_default, explicit)

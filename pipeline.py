@@ -39,7 +39,7 @@ from runtime.console import Console, duration, log
 from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
-from runtime.files import load_tensors, save_tensors, write_json
+from runtime.files import load_tensors, save_tensors, write_json, write_text
 from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
 from runtime.stages import (
     MANIFEST,
@@ -80,15 +80,15 @@ from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
 
 NETWORKS = ("segment", "given")  # kinds of stages that leave a segmentation network
+CONFIGURATION = "config.yaml"  # in the run's folder
 FRAMES = 4  # images of each data set that the report follows through the loop
 
 
 class Loop:
     """A configured run: its stages, what each depends on, and how each is made."""
 
-    def __init__(self, config: Config, fabric: Fabric, console: Console, command: str = "") -> None:
+    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
         self.config, self.fabric, self.console = config, fabric, console
-        self.command = command  # what the report says reproduces the run
         self.folder = Path(config.out)
         self.problem = Problem(config.data, self.folder, console)
 
@@ -491,9 +491,19 @@ class Loop:
         return self.results(stages)
 
     def claim(self) -> None:
-        """Make the run's folder. Raises UserError if it cannot be written to."""
+        """Make the run's folder, with the whole configuration in it, whatever a recipe becomes.
+
+        Raises UserError if it cannot be written to.
+        """
         if self.fabric.is_global_zero:
             claim_folder(self.folder)
+            write_text(self.folder / CONFIGURATION, to_yaml(self.config))
+
+    def command(self) -> str:
+        """What makes the run anew, in another folder."""
+        again = self.folder.with_name(f"{self.folder.name}-again")
+        arguments = ["run", "--config", str(self.folder / CONFIGURATION), f"out={again}"]
+        return shlex.join(["bdl", *arguments])
 
     def plan_single(self, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
         """The plan for one stage: its inputs must be there, but for rendered data and networks
@@ -626,7 +636,7 @@ class Loop:
             facts=self.facts(),
             classes=list(zip(space.names, space.colors, strict=True)),
             subsets=list(space.subsets),
-            command=self.command,
+            command=self.command(),
             configuration=to_yaml(self.config),
             working_on=working_on.name if working_on else None,
         )
@@ -988,8 +998,7 @@ def run_command(options: argparse.Namespace) -> None:
     if options.command == "ablate":
         ablate(options, config, fabric, console)
         return
-    command = ["bdl", "run", "--config", options.config, *options.overrides]
-    loop = Loop(config, fabric, console, shlex.join(command))
+    loop = Loop(config, fabric, console)
     if options.command == "run":
         rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
     else:

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pipeline
 from pipeline import main
+from runtime.config import load_config
 
 SETTINGS = [
     "iterations=1",
@@ -80,7 +81,7 @@ def test_the_report_says_what_results_say(followed: tuple[Path, list[str]]) -> N
         assert f'<th scope="col">{caption}</th>' in page
     columns = re.findall(r'<th scope="col">(.*?)</th>', page)
     assert columns[-5:] == ["validation", "M(0)", "M(1,0)", "M(1,1)", "label"]
-    assert f"bdl run --config demo out={folder} iterations=1" in page
+    assert f"bdl run --config {folder / 'config.yaml'} out={folder}-again" in page
 
 
 def test_tensorboard_follows_the_loop(followed: tuple[Path, list[str]]) -> None:
@@ -108,6 +109,13 @@ def test_a_second_run_repeats_nothing_in_the_logs(followed: tuple[Path, list[str
     folder, _ = followed
     assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *SETTINGS]) == 0
     assert [event.step for event in networks_log(folder).Scalars("mIoU/miou")] == [0, 1, 2]
+
+
+def test_the_saved_configuration_is_the_run_s(followed: tuple[Path, list[str]]) -> None:
+    """Read back it is the same, so that the command in the report makes the same run."""
+    folder, _ = followed
+    config = load_config("demo", [f"out={folder}", *SETTINGS])
+    assert load_config(folder / "config.yaml") == config
 
 
 def test_the_run_folder_predicts(followed: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -542,6 +542,7 @@ class Loop:
             self.write_results(stages)
 
     def run_stages(self, stages: Sequence[Stage], plan: Sequence[Entry], tracker: Tracker) -> None:
+        """The plan's stages one after the other; `tracker` logs what each adds to the loop."""
         main = self.fabric.is_global_zero
         time_left = TimeLeft()
         for entry in plan:

@@ -42,13 +42,13 @@ from runtime.estimate import TimeLeft
 from runtime.files import load_tensors, save_tensors, write_json, write_text
 from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
 from runtime.stages import (
-    MANIFEST,
     Entry,
     Metrics,
     Stage,
     begin,
     finish,
     forget,
+    is_finished,
     make_plan,
     read_manifest,
     read_metrics,
@@ -79,7 +79,6 @@ from translation.train import RESULT as TRANSLATOR
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
 
-NETWORKS = ("segment", "given")  # kinds of stages that leave a segmentation network
 CONFIGURATION = "config.yaml"  # in the run's folder
 FRAMES = 4  # images of each data set that the report follows through the loop
 
@@ -425,6 +424,15 @@ class Loop:
         return found
 
     def given_translations(self) -> str:
+        """What a result depends on of the images that were given."""
+        if self.problem.is_rendered("source"):  # into images that may not be there yet
+            folder = Path(str(self.config.translation.images)).expanduser()
+            if not folder.is_dir():
+                raise UserError(f"translation.images: {folder} is not a folder")
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            return digest(
+                [[file.relative_to(folder).as_posix(), file.stat().st_size] for file in files]
+            )
         given = self.given_samples(self.unlabelled("source"))
         return digest([[sample.name, sample.image.stat().st_size] for sample in given])
 
@@ -535,7 +543,7 @@ class Loop:
         self.fabric.barrier()
         with Tracker(self.folder / "tensorboard", WHOLE_LOOP, main) as tracker:
             tracker.text("configuration", f"```yaml\n{to_yaml(self.config)}\n```")
-            for stage in stages:
+            for stage in stages if main else ():
                 self.track(tracker, stages, stage)
             self.run_stages(stages, plan, tracker)
         if main:
@@ -578,9 +586,10 @@ class Loop:
     def track(self, tracker: Tracker, stages: Sequence[Stage], stage: Stage) -> None:
         """Log a finished stage's scores and frames to TensorBoard, over the loop's order."""
         roles = {"export": "source", "pseudo-label": "target", "evaluate": "validation"}
-        scores = read_metrics(self.folder / stage.name)
-        if scores is None or stage.kind not in roles or not self.fabric.is_global_zero:
+        if stage.kind not in roles or not is_finished(self.folder, stage):
             return
+        scores = read_metrics(self.folder / stage.name)
+        assert scores is not None
         place = [other for other in stages if other.kind == stage.kind].index(stage)
         if stage.kind == "evaluate":
             values = {f"mIoU/{key}": scores[key] for key in ("miou", *self.problem.space.subsets)}
@@ -601,14 +610,16 @@ class Loop:
         }
 
     def results(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
-        """One row for each segmentation network that is evaluated."""
+        """One row for each segmentation network of this configuration that is evaluated."""
         rows = []
+        finished = {stage.name for stage in stages if is_finished(self.folder, stage)}
         for stage in stages:
             folder = self.folder / stage.name
-            scores = read_metrics(folder / "evaluation") if stage.kind in NETWORKS else None
+            scores = read_metrics(folder / "evaluation")
             manifest = read_manifest(folder)
-            if scores is None or manifest is None:
+            if not finished.issuperset({stage.name, f"{stage.name}/evaluation"}):
                 continue
+            assert scores is not None and manifest is not None
             k, i = position(stage.name)
             means = {key: scores[key] for key in ("miou", *self.problem.space.subsets)}
             rows.append(
@@ -627,7 +638,7 @@ class Loop:
         """results.json and the report, from what is finished; `working_on` is being made."""
         rows = self.results(stages)
         write_json(self.folder / "results.json", rows)
-        finished = [stage for stage in stages if (self.folder / stage.name / MANIFEST).is_file()]
+        finished = [stage for stage in stages if is_finished(self.folder, stage)]
         space = self.problem.space
         report = Report(
             title=self.folder.resolve().name,
@@ -644,6 +655,8 @@ class Loop:
         write_report(self.folder / "report.html", report)
 
     def record(self, stage: Stage) -> Record:
+        if not is_finished(self.folder, stage):
+            return Record(stage.name, stage.kind, None, None)
         folder = self.folder / stage.name
         return Record(stage.name, stage.kind, read_manifest(folder), read_metrics(folder))
 

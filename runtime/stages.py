@@ -94,6 +94,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
 
 
+def is_finished(folder: Path, stage: Stage) -> bool:
+    """Whether the stage's result is there, made for the same settings and inputs."""
+    manifest = read_manifest(folder / stage.name)
+    return manifest is not None and manifest["fingerprint"] == stage.fingerprint
+
+
 def read_metrics(folder: Path) -> Metrics | None:
     """The metrics of a finished stage; None if the folder holds none."""
     return read_json(folder / METRICS) if (folder / MANIFEST).is_file() else None
@@ -108,17 +114,14 @@ def forget(folder: Path, plan: Sequence[Entry]) -> None:
         place = folder / entry.stage.name
         if not entry.run or not place.exists():
             continue
-        begun = place / _BEGUN
-        same = begun.is_file() and read_json(begun).get("fingerprint") == entry.stage.fingerprint
-        if same and not (place / MANIFEST).exists():
+        if _begun_for(place) == entry.stage.fingerprint and not (place / MANIFEST).exists():
             continue
-        if not begun.is_file() and any(place.iterdir()):
+        if not (place / _BEGUN).is_file() and any(place.iterdir()):
             raise UserError(
                 f"{place}: is in the way of stage '{entry.stage.name}' and was not made by a run; "
                 "move it, or set another folder with out=..."
             )
-        (place / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(place)
+        _clear(place)
 
 
 def take_over(folder: Path, stages: Sequence[Stage], others: Sequence[Path]) -> None:
@@ -137,7 +140,7 @@ def take_over(folder: Path, stages: Sequence[Stage], others: Sequence[Path]) -> 
 def begin(folder: Path, stage: Stage) -> None:
     """Mark the stage's folder as begun for the stage's fingerprint."""
     place = folder / stage.name
-    if not (place / _BEGUN).is_file():
+    if _begun_for(place) != stage.fingerprint:
         write_json(place / _BEGUN, {"fingerprint": stage.fingerprint})
 
 
@@ -193,13 +196,35 @@ class Stopwatch:
         self._before, self._started = state["seconds"], time.monotonic()
 
 
+def _begun_for(place: Path) -> str | None:
+    """The fingerprint that the folder was begun for; None if it was not, or is being cleared."""
+    begun = place / _BEGUN
+    return read_json(begun).get("fingerprint") if begun.is_file() else None
+
+
+def _clear(place: Path) -> None:
+    """Remove what a stage made, but not the stages inside its folder.
+
+    The folder stays marked as a stage's, but as begun for nothing: after a kill in the middle no
+    one goes on with what is left.
+    """
+    write_json(place / _BEGUN, {"fingerprint": None})
+    (place / MANIFEST).unlink(missing_ok=True)
+    for item in place.iterdir():
+        if item.is_dir():
+            if not (item / _BEGUN).exists():
+                shutil.rmtree(item)
+        elif item.name != _BEGUN:
+            item.unlink()
+
+
 def _entry(place: Path, stage: Stage) -> Entry:
     manifest = read_manifest(place)
     if manifest is None:
-        begun = (place / _BEGUN).is_file()
-        if begun and read_json(place / _BEGUN).get("fingerprint") == stage.fingerprint:
+        if _begun_for(place) == stage.fingerprint:
             return Entry(stage, True, "goes on where it was")
-        return Entry(stage, True, "not made yet" if not begun else "begun with other settings")
+        begun = (place / _BEGUN).is_file()
+        return Entry(stage, True, "begun with other settings" if begun else "not made yet")
     if manifest["fingerprint"] != stage.fingerprint:
         return Entry(stage, True, _difference(manifest, stage))
     if manifest["files"] != _count_files(place):
@@ -231,7 +256,8 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _difference(manifest: dict[str, Any], stage: Stage) -> str:
     """Why a finished stage no longer fits, in a few words."""
-    old, new = _flat(manifest["settings"]), _flat(stage.settings)
+    # As JSON has it, where there are no tuples.
+    old, new = _flat(manifest["settings"]), _flat(json.loads(json.dumps(stage.settings)))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         key = changed[0]

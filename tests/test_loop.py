@@ -1,0 +1,408 @@
+"""The loop end to end, on one tiny run that all of these tests look at."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from domains.label_space import load_label_space
+
+CLASSES = 11
+NETWORKS = {
+    "source-only": (0, 0),
+    "k1/segmentation-0": (1, 0),
+    "k1/segmentation-1": (1, 1),
+    "k2/segmentation-0": (2, 0),
+    "k2/segmentation-1": (2, 1),
+}
+DATA = ["data/source", "data/target", "data/validation"]
+M0 = ["source-only", "source-only/evaluation"]
+
+
+def round_of(k: int) -> list[str]:
+    return [
+        f"k{k}/translator",
+        f"k{k}/translated",
+        f"k{k}/segmentation-0",
+        f"k{k}/segmentation-0/evaluation",
+        f"k{k}/pseudo-labels-1",
+        f"k{k}/segmentation-1",
+        f"k{k}/segmentation-1/evaluation",
+    ]
+
+
+STAGES = [*DATA, *M0, *round_of(1), *round_of(2)]
+EVALUATIONS = [stage for stage in STAGES if stage.endswith("/evaluation")]
+SELF_TRAINING = ["k1/pseudo-labels-1", "k1/segmentation-1", "k1/segmentation-1/evaluation"]
+
+
+def planned(output: str) -> dict[str, str]:
+    """What the printed plan says of each stage: "run" or "reuse"."""
+    return {name: mark for mark, name in re.findall(r"^  (run|reuse) +(\S+)", output, re.MULTILINE)}
+
+
+def to_run(output: str) -> list[str]:
+    return [name for name, mark in planned(output).items() if mark == "run"]
+
+
+def labels_at(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        assert image.mode == "P"
+        return np.asarray(image)
+
+
+def assert_same_weights(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    different = [name for name in found if not torch.equal(found[name], expected[name])]
+    assert not different
+
+
+# What a run leaves behind
+
+
+def test_the_plan_is_algorithm_1(tiny_run):
+    assert list(planned(tiny_run.output)) == STAGES
+    assert to_run(tiny_run.output) == STAGES
+    assert re.findall(r"^\[\d+/19\] (\S+)", tiny_run.output, re.MULTILINE) == STAGES
+
+
+def test_results_have_a_row_for_each_network_in_order(tiny_run):
+    rows = tiny_run.read("results.json")
+    assert {row["stage"]: (row["k"], row["i"]) for row in rows} == NETWORKS
+    names = load_label_space("camvid11").names
+    for row in rows:
+        assert tuple(row["iou"]) == names
+        assert all(value is None or 0 <= value <= 1 for value in row["iou"].values())
+        assert row["seconds"] > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_scores_are_those_of_the_predictions(tiny_run, network):
+    """All validation images are followed here, so that the scores can be counted anew."""
+    folder = tiny_run.folder / network / "evaluation"
+    table = load_label_space("camvid11").table("train_id")
+    confusion = np.zeros((CLASSES, CLASSES), int)
+    for file in (tiny_run.folder / "data/validation/labels").glob("*.png"):
+        truth = table[labels_at(file)]
+        prediction = labels_at(folder / "predictions" / f"{int(file.stem):04d}.png")
+        for label in range(CLASSES):
+            for predicted in range(CLASSES):
+                confusion[label, predicted] += ((truth == label) & (prediction == predicted)).sum()
+    assert confusion.sum() > 1000
+    metrics = tiny_run.read(f"{network}/evaluation/metrics.json")
+    assert metrics["confusion"] == confusion.tolist()
+    ious = []
+    for train_id, iou in enumerate(metrics["iou"].values()):
+        hits = confusion[train_id, train_id]
+        union = confusion[train_id].sum() + confusion[:, train_id].sum() - hits
+        assert iou == (None if union == 0 else pytest.approx(hits / union))
+        ious += [] if union == 0 else [hits / union]
+    row = next(row for row in tiny_run.read("results.json") if row["stage"] == network)
+    assert row["miou"] == metrics["miou"] == pytest.approx(sum(ious) / len(ious))
+
+
+def test_every_source_image_is_translated_at_its_size(tiny_run):
+    sources = sorted((tiny_run.folder / "data/source/images").glob("*.png"))
+    for k in (1, 2):
+        translated = sorted((tiny_run.folder / f"k{k}/translated/images").glob("*.png"))
+        assert [file.name for file in translated] == [file.name for file in sources]
+        for before, after in zip(sources, translated, strict=True):
+            with Image.open(before) as image, Image.open(after) as translation:
+                assert translation.size == image.size and translation.mode == "RGB"
+                assert np.abs(np.asarray(image).astype(int) - np.asarray(translation)).mean() > 1
+
+
+def test_pseudo_labels_agree_with_their_metrics(tiny_run):
+    for k in (1, 2):
+        folder = tiny_run.folder / f"k{k}/pseudo-labels-1"
+        metrics = tiny_run.read(f"k{k}/pseudo-labels-1/metrics.json")
+        maps = [labels_at(file) for file in sorted((folder / "labels").glob("*.png"))]
+        assert [item.shape for item in maps] == [(32, 64)] * 5
+        kept = np.bincount(np.ravel(maps), minlength=256)
+        assert kept[CLASSES:255].sum() == 0
+        predicted = [item["predicted"] for item in metrics["classes"].values()]
+        assert sum(predicted) == 5 * 32 * 64
+        assert metrics["kept"] == pytest.approx(1 - kept[255] / sum(predicted))
+        for train_id, item in enumerate(metrics["classes"].values()):
+            assert kept[train_id] == pytest.approx(item["kept"] * item["predicted"])
+            # Those from the threshold's place in the sorted order on, and its equals.
+            assert kept[train_id] >= item["predicted"] - round(item["predicted"] / 2)
+            assert 0 <= item["threshold"] <= 0.9
+
+
+def test_no_labels_of_the_target_leave_the_renderer(tiny_run):
+    assert not (tiny_run.folder / "data/target/labels").exists()
+
+
+def test_manifests_say_what_was_made_from_what(tiny_run):
+    manifests = {name: tiny_run.read(f"{name}/manifest.json") for name in STAGES}
+    prints = {name: manifest["fingerprint"] for name, manifest in manifests.items()}
+    assert len(set(prints.values())) == len(STAGES)
+    for name, manifest in manifests.items():
+        assert manifest["stage"] == name
+        assert manifest["inputs"] == {given: prints[given] for given in manifest["inputs"]}
+        assert (manifest["seed"], manifest["device"], manifest["processes"]) == (0, "cpu", 1)
+        assert {"torch", "python"} <= manifest["versions"].keys()
+    inputs = {name: set(manifest["inputs"]) for name, manifest in manifests.items()}
+    assert inputs["source-only"] == {"data/source"}
+    assert inputs["k1/translator"] == {"data/source", "data/target", "source-only"}
+    assert inputs["k2/translator"] == {"data/source", "data/target", "k1/segmentation-1"}
+    assert inputs["k2/translated"] == {"data/source", "k2/translator"}
+    assert inputs["k2/segmentation-0"] == {"data/source", "data/target", "k2/translated"}
+    assert inputs["k2/pseudo-labels-1"] == {"data/target", "k2/segmentation-0"}
+    assert inputs["k2/segmentation-1"] == {
+        "data/source",
+        "data/target",
+        "k2/translated",
+        "k2/pseudo-labels-1",
+    }
+    assert inputs["k2/segmentation-1/evaluation"] == {"data/validation", "k2/segmentation-1"}
+
+
+def test_nothing_unfinished_is_left(tiny_run):
+    left = [
+        file.name
+        for pattern in ("checkpoint*", "*.partial", "*.npz")
+        for file in tiny_run.folder.rglob(pattern)
+    ]
+    assert left == []
+
+
+def test_the_report_shows_every_network(tiny_run):
+    report = (tiny_run.folder / "report.html").read_text(encoding="utf-8")
+    assert all(network in report for network in NETWORKS)
+    assert "data:image/png;base64," in report
+    assert not re.search(r'(src|href)="(?!data:|#)', report)  # opens without a network
+
+
+def test_each_training_starts_from_the_initial_weights(tiny_run):
+    """M(1,0) of the second round is trained as in the first: on other images only."""
+    curves = [
+        tiny_run.read(f"{name}/metrics.json")["curves"]
+        for name in ("k1/segmentation-0", "k2/segmentation-0")
+    ]
+    assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]] == [3, 6, 9, 10]
+    assert all({"source", "adversarial", "discriminator", "lr"} <= row.keys() for row in curves[0])
+    assert "pseudo_labels" in tiny_run.read("k1/segmentation-1/metrics.json")["curves"][0]
+    assert "adversarial" not in tiny_run.read("source-only/metrics.json")["curves"][0]
+
+
+def test_the_translator_logs_all_ten_terms(tiny_run):
+    row = tiny_run.read("k1/translator/metrics.json")["curves"][0]
+    terms = ("adversarial", "cycle", "identity", "perceptual", "perceptual_reconstruction")
+    assert {f"{term}_{direction}" for term in terms for direction in "ab"} <= row.keys()
+    assert {"discriminator_a", "discriminator_b"} <= row.keys()
+
+
+# Running again
+
+
+def test_the_second_run_makes_nothing(tiny_run, command, tmp_path, capsys):
+    run = tiny_run.copy(tmp_path / "run")
+    files = [file for name in STAGES for file in (run.folder / name).rglob("*") if file.is_file()]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    assert command("run", f"out={run.folder}") == 0
+    assert to_run(capsys.readouterr().out) == []
+    assert {file: file.stat().st_mtime_ns for file in files} == before
+    assert run.read("results.json") == tiny_run.read("results.json")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=1", [*M0, *round_of(1), *round_of(2)]),
+        ("iterations=1", []),
+        ("iterations=3", round_of(3)),
+        ("log_every=5", []),
+        ("data.workers=1", []),
+        ("checkpoint_every=1", []),
+        ("precision=bf16-mixed", [*M0, *round_of(1), *round_of(2)]),
+        ("segmentation.steps=11", [*M0, *round_of(1), *round_of(2)]),
+        ("segmentation.adversarial.weight=0.5", None),
+        ("translation.weights.cycle=5", [*round_of(1), *round_of(2)]),
+        ("segmentation.pseudo_labels.portion=0.4", [*SELF_TRAINING, *round_of(2)]),
+        ("segmentation.pseudo_label_steps=8", [*SELF_TRAINING[1:], *round_of(2)]),
+        ("segmentation.evaluation.size=[64,32]", EVALUATIONS),
+        ("data.validation.scenes=4", ["data/validation", *EVALUATIONS]),
+        ("data.target.scenes=6", ["data/target", *round_of(1), *round_of(2)]),
+        ("data.source.scenes=7", ["data/source", *M0, *round_of(1), *round_of(2)]),
+        ("init=previous", [*round_of(1)[2:], *round_of(2)]),
+    ],
+)
+def test_a_changed_setting_runs_what_depends_on_it(tiny_run, command, capsys, override, expected):
+    if expected is None:  # the first translator is made before the adversarial term comes in
+        expected = [*round_of(1)[2:], *round_of(2)]
+    assert command("run", "--dry-run", f"out={tiny_run.folder}", override) == 0
+    assert to_run(capsys.readouterr().out) == expected
+
+
+def test_the_plan_says_what_was_changed(tiny_run, command, capsys):
+    command("run", "--dry-run", f"out={tiny_run.folder}", "translation.weights.cycle=5")
+    output = capsys.readouterr().out
+    assert re.search(r"k1/translator .*translation.weights.cycle was 10.0, is 5.0", output)
+    assert re.search(r"k1/translated .*k1/translator changed", output)
+
+
+def test_a_changed_setting_changes_what_follows_and_nothing_before(tiny_run, command, tmp_path):
+    run = tiny_run.copy(tmp_path / "run")
+    assert command("run", f"out={run.folder}", "segmentation.pseudo_labels.portion=0") == 0
+    changed = ("k1/segmentation-1", "k2/")
+    kept = {k: v for k, v in tiny_run.weights().items() if not k.startswith(changed)}
+    found = run.weights()
+    assert_same_weights({k: v for k, v in found.items() if not k.startswith(changed)}, kept)
+    name = "k1/segmentation-1: classifier.weight"
+    assert not torch.equal(found[name], tiny_run.weights()[name])
+    # Portion 0: the smallest confidence is the threshold, so everything is kept.
+    assert run.read("k1/pseudo-labels-1/metrics.json")["kept"] == 1
+    assert len(run.rows()) == 5
+
+
+def test_forced_stages_run_with_all_that_depend_on_them_and_give_the_same(
+    tiny_run, command, tmp_path, capsys
+):
+    run = tiny_run.copy(tmp_path / "run")
+    assert command("run", "--from-stage", "k2/translated", f"out={run.folder}") == 0
+    assert to_run(capsys.readouterr().out) == round_of(2)[1:]
+    assert_same_weights(run.weights(), tiny_run.weights())
+    assert run.rows() == tiny_run.rows()
+
+
+def test_a_stage_that_lost_a_file_is_made_again_alone(tiny_run, command, tmp_path, capsys):
+    """Also where its folder holds that of another stage, which stays."""
+    run = tiny_run.copy(tmp_path / "run")
+    (run.folder / "source-only/segmenter.pt").unlink()
+    (run.folder / "k2/translated/images/00003.png").unlink()
+    assert command("run", f"out={run.folder}") == 0
+    assert to_run(capsys.readouterr().out) == ["source-only", "k2/translated"]
+    assert_same_weights(run.weights(), tiny_run.weights())
+    assert run.rows() == tiny_run.rows()
+    assert command("run", "--dry-run", f"out={run.folder}") == 0
+    assert to_run(capsys.readouterr().out) == []
+
+
+def test_stages_one_by_one_are_the_loop(tiny_run, command, tmp_path, capsys):
+    folder = tmp_path / "run"
+    for stage in (
+        "segment --k 0",
+        "evaluate --k 0",
+        "translate --k 1",
+        "export --k 1",
+        "segment --k 1 --i 0",
+        "pseudo-label --k 1 --i 1",
+        "segment --k 1 --i 1",
+        "evaluate --k 1 --i 1",
+    ):
+        name, *arguments = stage.split()
+        assert command(name, *arguments, f"out={folder}") == 0, capsys.readouterr().err
+    run = type(tiny_run)(folder)
+    first_round = {k: v for k, v in tiny_run.weights().items() if not k.startswith("k2/")}
+    assert_same_weights(run.weights(), first_round)
+    by_stage = {row["stage"]: row for row in tiny_run.rows()}
+    assert run.rows() == [by_stage["source-only"], by_stage["k1/segmentation-1"]]
+
+
+def test_results_leave_out_networks_of_other_settings(tiny_run, command, tmp_path):
+    """After one stage alone was made anew, the others are not of this configuration any more."""
+    run = tiny_run.copy(tmp_path / "run")
+    assert command("segment", "--k", 0, f"out={run.folder}", "segmentation.steps=3") == 0
+    assert run.rows() == []
+    assert command("evaluate", "--k", 0, f"out={run.folder}", "segmentation.steps=3") == 0
+    assert [row["stage"] for row in run.rows()] == ["source-only"]
+
+
+# Variants of the loop
+
+
+def test_source_only_never_sees_the_target(tiny_run, command, tmp_path):
+    """Bitwise the same network, whatever the target is."""
+    folder = tmp_path / "run"
+    other = ["data.target.appearance=synthetic", "data.target.size=[48,48]"]
+    assert command("segment", "--k", 0, f"out={folder}", *other) == 0
+    assert not (folder / "data/target").exists()
+    assert_same_weights(
+        type(tiny_run)(folder).weights(),
+        {k: v for k, v in tiny_run.weights().items() if k.startswith("source-only")},
+    )
+
+
+def test_previous_starts_from_the_network_before(tiny_run, command, tmp_path):
+    """With a rate of 0, weights stay where the training started; statistics move."""
+    folder = tmp_path / "run"
+    arguments = [f"out={folder}", "init=previous", "iterations=1", "segmentation.optimizer.lr=0"]
+    assert command("run", *arguments) == 0
+    weights = type(tiny_run)(folder).weights()
+    first = weights["source-only: classifier.weight"]
+    for stage in ("k1/segmentation-0", "k1/segmentation-1"):
+        assert torch.equal(weights[f"{stage}: classifier.weight"], first)
+        # The norms' statistics go on from those of the network before.
+        assert int(weights[f"{stage}: stem.1.num_batches_tracked"]) > 10
+    assert int(weights["source-only: stem.1.num_batches_tracked"]) == 10
+
+
+def test_initial_starts_from_the_initial_network(tiny_run):
+    for name, value in tiny_run.weights().items():
+        if name.endswith("stem.1.num_batches_tracked"):
+            assert int(value) <= 20  # of one training: at most one of source and target a step
+
+
+def test_given_translations_take_the_translators_place(tiny_run, command, tmp_path, capsys):
+    """The loop's own translations, given as a folder, make the same first round."""
+    given = tmp_path / "given"
+    shutil.copytree(tiny_run.folder / "k1/translated/images", given)
+    (given / "00000.txt").write_text("not an image")
+    folder = tmp_path / "run"
+    arguments = [f"out={folder}", "iterations=1", f"translation.images={given}"]
+    assert command("run", *arguments) == 0
+    stages = [*DATA, *M0, *round_of(1)[2:]]
+    assert list(planned(capsys.readouterr().out)) == stages
+    expected = tiny_run.weights()
+    expected = {
+        k: v for k, v in expected.items() if k.startswith(("source-only", "k1/segmentation"))
+    }
+    assert_same_weights(type(tiny_run)(folder).weights(), expected)
+
+    # Another image of the same name is another input.
+    Image.new("RGB", (64, 32), "red").save(given / "00002.png")
+    assert command("run", "--dry-run", *arguments) == 0
+    assert to_run(capsys.readouterr().out) == round_of(1)[2:]
+
+
+def test_missing_translations_are_named(tiny_run, command, tmp_path, capsys):
+    given = tmp_path / "given"
+    given.mkdir()
+    run = tiny_run.copy(tmp_path / "run")
+    assert command("run", f"out={run.folder}", f"translation.images={given}") == 2
+    message = capsys.readouterr().err
+    assert f"translation.images: {given} lacks 6 of 6 source images by name: 00000" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_without_adversarial_term_and_pseudo_labels_the_target_stays_out(
+    tiny_run, command, tmp_path
+):
+    """With translations given, M(1,0) then does not depend on the target in any way."""
+    given = tiny_run.folder / "k1/translated/images"
+    states = []
+    for appearance in ("real", "synthetic"):
+        folder = tmp_path / appearance
+        arguments = [
+            f"out={folder}",
+            "iterations=1",
+            "self_training_steps=0",
+            f"translation.images={given}",
+            "segmentation.adversarial.weight=0",
+            f"data.target.appearance={appearance}",
+        ]
+        assert command("run", *arguments) == 0
+        states.append(type(tiny_run)(folder).weights())
+    assert_same_weights(*states)
+    assert int(states[0]["k1/segmentation-0: stem.1.num_batches_tracked"]) == 10
+
+
+def test_no_rounds_is_source_only(command, tmp_path, capsys):
+    assert command("run", f"out={tmp_path / 'run'}", "iterations=0") == 0
+    assert list(planned(capsys.readouterr().out))[-2:] == M0

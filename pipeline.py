@@ -989,9 +989,20 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
     )
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options and settings in any order; argparse alone wants all settings in one place."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 for an error of the user's."""
-    options = make_parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         _TOOLS.get(options.command, run_command)(options)
     except UserError as error:

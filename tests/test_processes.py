@@ -1,0 +1,137 @@
+"""Two processes (gloo, on the CPU) do the work of one, each its share of it."""
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Run
+
+ROOT = Path(__file__).parents[1]
+
+# The command line, with a note for each sample that a process loads. Every process runs the file.
+WATCHED = """\
+import os, sys
+import torch
+from domains import loading
+import pipeline
+
+torch.set_num_threads(1)
+notes = os.environ["NOTES"]
+
+def watched(kind, load):
+    def wrapped(self, number):
+        with open(f"{notes}-{os.environ.get('LOCAL_RANK', '0')}", "a") as file:
+            samples = self.samples[0].image.parent.as_posix()
+            file.write(f"{kind} {samples} {number}\\n")
+        return load(self, number)
+    return wrapped
+
+loading.TrainingSamples._load = watched("train", loading.TrainingSamples._load)
+loading.WholeImages.__getitem__ = watched("whole", loading.WholeImages.__getitem__)
+
+if __name__ == "__main__":
+    sys.exit(pipeline.main())
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_config, tmp_path_factory) -> tuple[Run, list[dict[tuple[str, str], list[int]]]]:
+    """A run of one round by two processes; by process, the numbers loaded of each data set."""
+    place = tmp_path_factory.mktemp("pair")
+    script = place / "watched.py"
+    script.write_text(WATCHED, encoding="utf-8")
+    folder = place / "run"
+    arguments = ["--config", tiny_config, f"out={folder}", "iterations=1", "devices=2"]
+    done = subprocess.run(
+        [sys.executable, script, "run", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "NOTES": str(place / "notes"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = []
+    for rank in (0, 1):
+        numbers = defaultdict(list)
+        for line in (place / f"notes-{rank}").read_text().splitlines():
+            kind, images, number = line.split(" ")
+            numbers[kind, Path(images).relative_to(folder).as_posix()].append(int(number))
+        loaded.append(numbers)
+    return Run(folder, done.stdout), loaded
+
+
+def test_training_gives_each_number_to_one_process(pair):
+    _, loaded = pair
+    # By data set: the steps of the trainings that read it, in order, 2 images a step.
+    steps = {
+        "data/source/images": [10, 6],  # M(0), translator
+        "data/target/images": [6, 10, 7],  # translator, M(1,0), M(1,1)
+        "k1/translated/images": [10, 7],  # M(1,0), M(1,1)
+    }
+    for images, trainings in steps.items():
+        for rank in (0, 1):
+            expected = [2 * step + rank for count in trainings for step in range(count)]
+            assert loaded[rank]["train", images] == expected
+
+
+def test_each_image_is_handled_by_one_process(pair):
+    _, loaded = pair
+    visits = {"data/source/images": 1, "data/target/images": 1, "data/validation/images": 3}
+    counts = {"data/source/images": 6, "data/target/images": 5, "data/validation/images": 3}
+    for images, times in visits.items():
+        shares = [loaded[rank]["whole", images] for rank in (0, 1)]
+        assert sorted(shares[0] + shares[1]) == sorted([*range(counts[images])] * times)
+        assert all(number % 2 == rank for rank in (0, 1) for number in shares[rank])
+
+
+def test_one_process_speaks(pair):
+    run, _ = pair
+    assert run.output.count("[4/12] source-only\n") == 1
+
+
+def test_results_of_the_networks_equal_those_of_one_process(pair, command, tmp_path):
+    """Pseudo labels with their thresholds, and the confusion matrix, from the same networks."""
+    made, _ = pair
+    assert made.read("k1/translator/manifest.json")["processes"] == 2
+    run = made.copy(tmp_path / "run")
+    arguments = ["--k", 1, f"out={run.folder}", "--again", "iterations=1"]
+    assert command("pseudo-label", "--i", 1, *arguments) == 0
+    assert command("evaluate", "--i", 1, *arguments) == 0
+    assert command("export", *arguments) == 0
+    for stage in ("k1/pseudo-labels-1", "k1/segmentation-1/evaluation", "k1/translated"):
+        assert run.read(f"{stage}/manifest.json")["processes"] == 1
+        assert run.read(f"{stage}/metrics.json") == made.read(f"{stage}/metrics.json")
+    files = [*made.folder.glob("k1/pseudo-labels-1/labels/*.png")]
+    files += made.folder.glob("k1/translated/*/*.png")
+    assert len(files) == 5 + 6 + 4
+    for file in files:
+        assert (run.folder / file.relative_to(made.folder)).read_bytes() == file.read_bytes()
+
+
+def test_both_processes_train_one_network(pair, tiny_run):
+    """The gradients' mean over two images moves the weights much as one batch of two does."""
+    made, _ = pair
+    name = "source-only: classifier.weight"
+    alone, together = tiny_run.weights()[name], made.weights()[name]
+    assert not torch.equal(alone, together)  # batch norm sees one image instead of two
+    assert torch.nn.functional.cosine_similarity(alone.flatten(), together.flatten(), 0) > 0.9
+
+
+def test_going_on_with_another_number_of_processes_is_refused(tiny_run, command, tmp_path, capsys):
+    run = tiny_run.copy(tmp_path / "run")
+    place = run.folder / "source-only"
+    (place / "manifest.json").unlink()
+    (place / "checkpoint.json").write_text('{"step": 4, "processes": 2}')
+    assert command("segment", "--k", 0, f"out={run.folder}") == 2
+    assert f"error: {place}: was begun with devices=2" in capsys.readouterr().err

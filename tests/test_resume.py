@@ -1,0 +1,124 @@
+"""A run that is killed at any place and goes on ends as one that was not: bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Run
+
+ROOT = Path(__file__).parents[1]
+
+# Dies without a word at the given call of Curves.add, which every step of every training makes.
+DYING = """\
+import os, signal, sys
+import torch
+import pipeline
+from runtime.checkpoint import Curves
+
+torch.set_num_threads(1)
+config, folder, deadly = sys.argv[1], sys.argv[2], int(sys.argv[3])
+calls, add = 0, Curves.add
+
+def add_or_die(self, values):
+    global calls
+    calls += 1
+    if calls == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(self, values)
+
+Curves.add = add_or_die
+pipeline.main(["run", "--config", config, f"out={folder}"])
+"""
+
+
+def run_until_killed(config: Path, folder: Path, deadly: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(config), str(folder), str(deadly)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+def test_killed_in_each_kind_of_training_and_gone_on(
+    tiny_run, tiny_config, command, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    # Source only takes steps 1 to 10, then the first translator 6: killed in its sixth step.
+    assert "[6/19] k1/translator" in run_until_killed(tiny_config, folder, 16)
+    assert (folder / "k1/translator/checkpoint.json").is_file()
+    # It goes on from step 4 with 2 steps; of M(1,0) follow 10, of M(1,1) 7: killed in its sixth.
+    said = run_until_killed(tiny_config, folder, 18)
+    assert "k1/translator                    6 steps          goes on where it was" in said
+    assert "k1/segmentation-1" in said and "k2/" not in said.partition("[1/")[2]
+    assert (folder / "k1/segmentation-1/checkpoint.json").is_file()
+
+    assert command("run", f"out={folder}") == 0
+    output = capsys.readouterr().out
+    assert "k1/segmentation-1                7 steps          goes on where it was" in output
+    run, expected = Run(folder), tiny_run.weights()
+    found = run.weights()
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+    assert run.rows() == tiny_run.rows()
+    for stage in ("k1/translator", "k1/segmentation-1"):
+        curves, whole = (item.read(f"{stage}/metrics.json")["curves"] for item in (run, tiny_run))
+        assert curves == whole
+    assert not list(folder.rglob("checkpoint*"))
+
+
+def test_pseudo_labels_go_on_from_the_predictions_that_are_there(
+    tiny_run, command, tmp_path, monkeypatch
+):
+    """Stopped after two of the five images: three are predicted, and all is as in one go."""
+    from segmentation import pseudo_labels
+
+    run = tiny_run.copy(tmp_path / "run")
+    predicted = []
+    probabilities = pseudo_labels.probabilities
+
+    def stop_at_third(*arguments):
+        if len(predicted) == 2:
+            raise KeyboardInterrupt
+        predicted.append(1)
+        return probabilities(*arguments)
+
+    stage = "k1/pseudo-labels-1"
+    arguments = ["--k", 1, "--i", 1, f"out={run.folder}"]
+    monkeypatch.setattr(pseudo_labels, "probabilities", stop_at_third)
+    assert command("pseudo-label", *arguments, "--again") == 130
+    assert len(list((run.folder / stage / "predictions").iterdir())) == 2
+
+    predicted.clear()
+    monkeypatch.setattr(
+        pseudo_labels,
+        "probabilities",
+        lambda *arguments: predicted.append(1) or probabilities(*arguments),
+    )
+    assert command("pseudo-label", *arguments) == 0
+    assert len(predicted) == 3
+    assert run.read(f"{stage}/metrics.json") == tiny_run.read(f"{stage}/metrics.json")
+    for file in (tiny_run.folder / stage / "labels").iterdir():
+        assert (run.folder / stage / "labels" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_translation_goes_on_from_the_images_that_are_there(tiny_run, command, tmp_path):
+    run = tiny_run.copy(tmp_path / "run")
+    stage = "k1/translated"
+    (run.folder / stage / "manifest.json").unlink()
+    kept = run.folder / stage / "images/00001.png"
+    (run.folder / stage / "images/00002.png").unlink()
+    before = kept.stat().st_mtime_ns
+    assert command("export", "--k", 1, f"out={run.folder}") == 0
+    assert kept.stat().st_mtime_ns == before
+    for file in (tiny_run.folder / stage / "images").iterdir():
+        assert (run.folder / stage / "images" / file.name).read_bytes() == file.read_bytes()

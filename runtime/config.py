@@ -396,8 +396,9 @@ def _validate(config: Config, origin: str) -> None:
                 key, f"is {value_at(config, key)}, must be a multiple of devices ({config.devices})"
             )
     if config.iterations and config.translation.images is None:
-        epochs = config.translation.constant_epochs + config.translation.decay_epochs
-        if epochs == 0:
+        constant, decay = config.translation.constant_epochs, config.translation.decay_epochs
+        if constant + decay < (2 if decay else 1):  # the last epoch of a decay has the rate 0
             fail(
-                "translation.constant_epochs", "is 0, as is decay_epochs; nothing would be trained"
+                "translation.constant_epochs",
+                f"is {constant}, with decay_epochs {decay}; nothing would be trained",
             )

@@ -30,7 +30,8 @@ class FakePool:
                 chosen.append(fake)
             elif torch.rand((), generator=self.random) < 0.5:
                 place = int(torch.randint(self.size, (), generator=self.random))
-                chosen.append(self.images[place])
+                # Restored ones lie on the CPU.
+                chosen.append(self.images[place].to(fake.device))
                 self.images[place] = fake.clone()
             else:
                 chosen.append(fake)

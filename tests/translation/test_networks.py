@@ -1,0 +1,159 @@
+"""The translator's networks: sizes, ranges, what a patch sees, how they start."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from translation.networks import Generator, PatchDiscriminator, to_signed
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_published_sizes():
+    """Numbers of parameters, each layer's counted by hand: weights and biases."""
+    with torch.device("meta"):
+        generator, discriminator = Generator(), PatchDiscriminator()
+    down = (3 * 49 + 1) * 64 * 1 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 256
+    blocks = 9 * 2 * (256 * 9 + 1) * 256
+    up = (256 * 128 * 9 + 128) + (128 * 64 * 9 + 64) + (64 * 49 * 3 + 3)
+    assert parameters(generator) == down + blocks + up == 11_378_179
+    channels = [3, 64, 128, 256, 512, 1]
+    expected = sum((i * 16 + 1) * o for i, o in zip(channels, channels[1:], strict=False))
+    assert parameters(discriminator) == expected == 2_764_737
+    assert (len(generator.state_dict()), len(discriminator.state_dict())) == (48, 10)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(width=4, blocks=2)
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=st.integers(8, 41), width=st.integers(8, 41))
+def test_any_size_keeps_its_size_and_range(generator, height, width):
+    with torch.no_grad():
+        output = generator(torch.rand(1, 3, height, width))
+    assert output.shape == (1, 3, height, width)
+    assert 0 <= output.min() and output.max() <= 1
+
+
+@torch.no_grad()
+def test_extreme_weights_stay_in_range(generator):
+    loud = Generator(width=4, blocks=2)
+    loud.load_state_dict({k: 1000 * v for k, v in generator.state_dict().items()})
+    output = loud(torch.rand(1, 3, 16, 16))
+    assert output.min() == 0 and output.max() == 1
+
+
+@torch.no_grad()
+def test_sizes_that_strides_do_not_divide_are_reflected_to_the_right_and_below(generator):
+    images = torch.rand(1, 3, 14, 17)
+    padded = F.pad(images, (0, 3, 0, 2), mode="reflect")
+    # By hand: the row after the last is the last but one, and so on.
+    assert torch.equal(padded[..., 14, :17], images[..., 12, :])
+    assert torch.equal(padded[..., :14, 19], images[..., :, 13])
+    torch.testing.assert_close(generator(images), generator(padded)[..., :14, :17])
+
+
+@torch.no_grad()
+def test_generator_equals_the_network_written_out(generator):
+    """From its description and a state dict alone; width 4, two blocks."""
+    state = generator.state_dict()
+
+    def norm(maps):
+        variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+        return (maps - mean) / (variance + 1e-5).sqrt()
+
+    def conv(maps, name, stride=1, padding=0, reflect=0):
+        if reflect:
+            maps = F.pad(maps, (reflect,) * 4, mode="reflect")
+        weight, bias = state[f"model.{name}.weight"], state[f"model.{name}.bias"]
+        return F.conv2d(maps, weight, bias, stride, padding)
+
+    def up(maps, name):
+        weight, bias = state[f"model.{name}.weight"], state[f"model.{name}.bias"]
+        return F.conv_transpose2d(maps, weight, bias, 2, padding=1, output_padding=1)
+
+    images = torch.rand(2, 3, 12, 16)
+    maps = F.relu(norm(conv(2 * images - 1, 1, reflect=3)))
+    maps = F.relu(norm(conv(maps, 4, stride=2, padding=1)))
+    maps = F.relu(norm(conv(maps, 7, stride=2, padding=1)))
+    assert maps.shape == (2, 16, 3, 4)
+    for block in (10, 11):
+        inner = F.relu(norm(conv(maps, f"{block}.conv_block.1", reflect=1)))
+        maps = maps + norm(conv(inner, f"{block}.conv_block.5", reflect=1))
+    maps = F.relu(norm(up(maps, 12)))
+    maps = F.relu(norm(up(maps, 15)))
+    expected = (conv(maps, 19, reflect=3).tanh() + 1) / 2
+    torch.testing.assert_close(generator(images), expected)
+
+
+@torch.no_grad()
+def test_evaluation_is_training_and_images_are_independent(generator):
+    """Instance norm uses each image's own statistics in both modes."""
+    images = torch.rand(3, 3, 16, 16)
+    in_training = generator.train()(images)
+    torch.testing.assert_close(generator.eval()(images), in_training)
+    torch.testing.assert_close(generator(images[1:2]), in_training[1:2])
+
+
+def test_a_score_of_the_discriminator_sees_70_by_70_pixels():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(width=2)
+    for module in discriminator.modules():
+        if isinstance(module, nn.InstanceNorm2d):  # its statistics see the whole image
+            module.forward = lambda maps: maps
+    images = torch.rand(1, 3, 128, 128, requires_grad=True)
+    scores = discriminator(images)
+    assert scores.shape == (1, 1, 14, 14)
+    scores[0, 0, 7, 7].backward()
+    touched = images.grad[0].abs().sum(0) > 0
+    rows, columns = touched.any(1).nonzero(), touched.any(0).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == 70
+    assert int(columns.max() - columns.min()) + 1 == 70
+
+
+@pytest.mark.parametrize("side", [452, 256, 64])
+def test_score_maps_of_the_discriminator(side):
+    with torch.device("meta"):
+        scores = PatchDiscriminator(width=4)(torch.empty(2, 3, side, side))
+    assert scores.shape == (2, 1, side // 8 - 2, side // 8 - 2)
+
+
+@torch.no_grad()
+def test_discriminator_equals_the_network_written_out():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(width=4)
+    state = discriminator.state_dict()
+    images = torch.rand(2, 3, 40, 48)
+    maps = 2 * images - 1
+    for name, stride in ((0, 2), (2, 2), (5, 2), (8, 1), (11, 1)):
+        maps = F.conv2d(maps, state[f"model.{name}.weight"], state[f"model.{name}.bias"], stride, 1)
+        if name in (2, 5, 8):
+            variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+            maps = (maps - mean) / (variance + 1e-5).sqrt()
+        if name != 11:
+            maps = torch.where(maps > 0, maps, 0.2 * maps)
+    torch.testing.assert_close(discriminator(images), maps)
+
+
+@pytest.mark.parametrize("make", [Generator, PatchDiscriminator])
+def test_weights_start_from_a_normal_of_0_02(make):
+    torch.manual_seed(0)
+    network = make(width=32)
+    weights = torch.cat([p.flatten() for n, p in network.named_parameters() if "weight" in n])
+    assert weights.mean().item() == pytest.approx(0, abs=1e-4)
+    assert weights.std().item() == pytest.approx(0.02, rel=0.01)
+    # Of a normal distribution 4.55 % lie beyond two standard deviations.
+    assert (weights.abs() > 0.04).float().mean().item() == pytest.approx(0.0455, abs=0.002)
+    assert all(p.count_nonzero() == 0 for n, p in network.named_parameters() if "bias" in n)
+
+
+def test_to_signed():
+    assert to_signed(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1, -0.5, 1]

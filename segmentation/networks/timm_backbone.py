@@ -50,6 +50,11 @@ class TimmBackbone(Segmenter):
             )
         except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise UserError(_failure(backbone, error)) from None
+        except TypeError:
+            raise UserError(
+                f"segmentation.network: timm's '{backbone}' gives no maps of stride 8; choose a "
+                "convolutional backbone"
+            ) from None
         config = timm.get_pretrained_cfg(backbone)
         mean = config.mean if config else IMAGENET_DEFAULT_MEAN
         std = config.std if config else IMAGENET_DEFAULT_STD

@@ -1,5 +1,7 @@
 """The translator's networks: sizes, ranges, what a patch sees, how they start."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ def test_published_sizes():
     up = (256 * 128 * 9 + 128) + (128 * 64 * 9 + 64) + (64 * 49 * 3 + 3)
     assert parameters(generator) == down + blocks + up == 11_378_179
     channels = [3, 64, 128, 256, 512, 1]
-    expected = sum((i * 16 + 1) * o for i, o in zip(channels, channels[1:], strict=False))
+    expected = sum((i * 16 + 1) * o for i, o in itertools.pairwise(channels))
     assert parameters(discriminator) == expected == 2_764_737
     assert (len(generator.state_dict()), len(discriminator.state_dict())) == (48, 10)
 
@@ -40,7 +42,7 @@ def test_any_size_keeps_its_size_and_range(generator, height, width):
     with torch.no_grad():
         output = generator(torch.rand(1, 3, height, width))
     assert output.shape == (1, 3, height, width)
-    assert 0 <= output.min() and output.max() <= 1
+    assert output.min() >= 0 and output.max() <= 1
 
 
 @torch.no_grad()

@@ -1,0 +1,355 @@
+"""Training of a segmentation network: rates, groups, which terms see what, what is written."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from domains.datasets import Sample
+from domains.label_space import load_label_space
+from domains.loading import TrainingSamples, View
+from runtime.config import (
+    AdversarialConfig,
+    AugmentationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SegmentationConfig,
+)
+from runtime.errors import UserError
+from runtime.tracking import Tracker
+from segmentation.networks.base import ParameterGroup, Segmenter
+from segmentation.train import (
+    RESULT,
+    initial_segmenter,
+    load_segmenter,
+    make_optimizer,
+    rate_factor,
+    save_segmenter,
+    train_segmenter,
+)
+
+SPACE = load_label_space("camvid11")
+
+
+class Counting(Segmenter):
+    """One convolution, after batch norm if `normed`; notes the images that pass."""
+
+    def __init__(self, normed: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.num_classes = SPACE.num_classes
+        self.norm = nn.BatchNorm2d(3) if normed else nn.Identity()
+        self.head = nn.Conv2d(3, self.num_classes, 1)
+        self.seen: list[Tensor] = []
+
+    def scores(self, images: Tensor) -> Tensor:
+        self.seen.extend(images.detach().clone())
+        return self.head(self.norm(images))
+
+    def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
+        head = list(self.head.parameters())
+        return [ParameterGroup(list(self.norm.parameters())), ParameterGroup(head, head=True)]
+
+
+# Rates
+
+
+def test_poly_schedule():
+    """Published: power 0.9 over 250,000 steps, at most 120,000 of them made."""
+    schedule = ScheduleConfig()
+    assert rate_factor(schedule, 0) == 1
+    assert rate_factor(schedule, 125_000) == pytest.approx(0.5**0.9)
+    assert rate_factor(schedule, 80_000) == pytest.approx(0.68**0.9)
+    assert rate_factor(schedule, 250_000) == rate_factor(schedule, 300_000) == 0
+
+
+def test_step_schedule():
+    schedule = ScheduleConfig(name="step", steps=50_000, gamma=0.1)
+    factors = [rate_factor(schedule, step) for step in (0, 49_999, 50_000, 99_999, 100_000)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_optimizer_gives_each_group_its_rate():
+    class Grouped(Counting):
+        def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
+            body, head = super().parameter_groups()
+            body.multiplier = 3.0 if rates == "effective" else 1.0
+            head.multiplier = 2.0
+            return [body, head]
+
+    config = OptimizerConfig(lr=0.1, head_multiplier=10, momentum=0.8, weight_decay=0.02)
+    optimizer = make_optimizer(Grouped(), config)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert [group["base_lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 2])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 2])
+    assert {(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups} == {
+        (0.8, 0.02)
+    }
+    effective = make_optimizer(Grouped(), OptimizerConfig(lr=0.1, rates="effective"))
+    assert [group["lr"] for group in effective.param_groups] == pytest.approx([0.3, 2])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW")])
+def test_adaptive_optimizers(name, kind):
+    config = OptimizerConfig(name=name, betas=[0.8, 0.95], weight_decay=0.1)
+    optimizer = make_optimizer(Counting(), config)
+    assert type(optimizer).__name__ == kind
+    assert all(group["betas"] == (0.8, 0.95) for group in optimizer.param_groups)
+    assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
+
+
+# Training
+
+
+@pytest.fixture
+def domains(tmp_path) -> dict[str, TrainingSamples]:
+    """Source images are dark, target images bright; pseudo-labelled ones as bright."""
+    random = np.random.default_rng(0)
+    found = {}
+    for name, low in (("source", 0), ("target", 130)):
+        plain, labelled = [], []
+        for number in range(3):
+            image = tmp_path / f"{name}{number}.png"
+            pixels = random.integers(low, low + 120, (32, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(image)
+            label = tmp_path / f"{name}{number}-label.png"
+            Image.fromarray(random.choice([0, 3, 10, 255], (32, 48)).astype(np.uint8)).save(label)
+            plain.append(Sample(str(number), image, None))
+            labelled.append(Sample(str(number), image, label))
+        found[name] = TrainingSamples(labelled, View(), 0, name)
+        found[f"plain {name}"] = TrainingSamples(plain, View(), 0, name)
+    return found
+
+
+def train(fabric, console, folder, network, source, target, steps=3, **changes) -> dict:
+    settings = {
+        "batch_size": 2,
+        "optimizer": OptimizerConfig(lr=0.01),
+        "schedule": ScheduleConfig(steps=10),
+        "adversarial": AdversarialConfig(weight=0.1, width=4),
+    }
+    config = SegmentationConfig(**{**settings, **changes})
+    with Tracker(folder, "tracked", writing=False) as tracker:
+        return train_segmenter(
+            fabric,
+            console,
+            tracker,
+            folder,
+            config,
+            SPACE,
+            network,
+            source,
+            target,
+            steps=steps,
+            seed=0,
+            workers=0,
+            log_every=1,
+            checkpoint_every=100,
+        )
+
+
+def brightness(network: Counting) -> list[str]:
+    return ["target" if image.min() > 0.5 else "source" for image in network.seen]
+
+
+@pytest.fixture
+def saved_state(monkeypatch):
+    """The networks of these tests are not of the project's own names; their files do not count."""
+    monkeypatch.setattr("segmentation.train.save_segmenter", lambda *arguments: None)
+
+
+def test_without_target_only_source_images_pass(fabric, console, tmp_path, domains, saved_state):
+    network = Counting()
+    metrics = train(fabric, console, tmp_path, network, domains["source"], None)
+    assert brightness(network) == ["source"] * 6
+    assert network.norm.running_mean.max() < 0.25
+    for row in metrics["curves"]:
+        assert row.keys() == {"step", "lr", "source"}
+    rates = [0.01 * (1 - step / 10) ** 0.9 for step in range(3)]
+    assert [row["lr"] for row in metrics["curves"]] == pytest.approx(rates)
+
+
+def test_with_target_as_many_of_its_images_pass(fabric, console, tmp_path, domains, saved_state):
+    network = Counting()
+    metrics = train(fabric, console, tmp_path, network, domains["source"], domains["plain target"])
+    assert sorted(brightness(network)) == ["source"] * 6 + ["target"] * 6
+    for row in metrics["curves"]:
+        assert row.keys() == {"step", "lr", "source", "adversarial", "discriminator"}
+
+
+def test_pseudo_labels_add_their_term(fabric, console, tmp_path, domains, saved_state):
+    metrics = train(fabric, console, tmp_path, Counting(), domains["source"], domains["target"])
+    assert {"source", "pseudo_labels", "adversarial"} <= metrics["curves"][0].keys()
+    without = AdversarialConfig(weight=0)
+    folder = tmp_path / "without"
+    metrics = train(
+        fabric,
+        console,
+        folder,
+        Counting(),
+        domains["source"],
+        domains["target"],
+        adversarial=without,
+    )
+    assert metrics["curves"][0].keys() == {"step", "lr", "source", "pseudo_labels"}
+
+
+def test_the_first_step_is_sgd_on_the_sum_of_the_terms(
+    fabric, console, tmp_path, domains, saved_state
+):
+    """Without the discriminator: the head moves by 10 times the rate along the gradient."""
+    network, expected = Counting(normed=False), Counting(normed=False)
+    options = {"adversarial": AdversarialConfig(weight=0), "steps": 1}
+    train(fabric, console, tmp_path, network, domains["source"], domains["target"], **options)
+
+    def batch(samples: TrainingSamples) -> tuple[Tensor, Tensor]:
+        items = [samples[number] for number in (0, 1)]
+        return (
+            torch.stack([item["image"] for item in items]).float() / 255,
+            torch.stack([item["label"] for item in items]),
+        )
+
+    loss = torch.zeros(())
+    for name in ("source", "target"):
+        images, labels = batch(domains[name])
+        logits = expected(images).log_softmax(1).permute(0, 2, 3, 1)
+        labelled = labels != 255
+        loss = loss - logits[labelled].gather(1, labels[labelled][:, None]).mean()
+    loss.backward()
+    # Weight decay adds its share of the weights to the gradient.
+    gradient = expected.head.weight.grad + 5e-4 * expected.head.weight
+    moved = Counting(normed=False).head.weight - network.head.weight
+    torch.testing.assert_close(moved, 0.1 * gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_all_ignored_pseudo_labels_train_on(fabric, console, tmp_path, domains, saved_state):
+    """A target without one confident pixel gives the term 0, not NaN."""
+    for sample in domains["target"].samples:
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(sample.label)
+    network = Counting()
+    metrics = train(fabric, console, tmp_path, network, domains["source"], domains["target"])
+    assert [row["pseudo_labels"] for row in metrics["curves"]] == [0, 0, 0]
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_the_segmenter_does_not_learn_from_the_discriminators_loss(
+    fabric, console, tmp_path, domains, saved_state
+):
+    """With an adversarial weight next to nothing it ends where it ends without the term."""
+    ends = []
+    for name, weight in (("tiny", 1e-12), ("larger", 100.0)):
+        network = Counting()
+        train(
+            fabric,
+            console,
+            tmp_path / name,
+            network,
+            domains["source"],
+            domains["target"],
+            adversarial=AdversarialConfig(weight=weight, width=4),
+        )
+        ends.append(network.head.weight.detach())
+    network = Counting()
+    none = AdversarialConfig(weight=0)
+    folder = tmp_path / "none"
+    train(fabric, console, folder, network, domains["source"], domains["target"], adversarial=none)
+    torch.testing.assert_close(ends[0], network.head.weight.detach(), rtol=1e-5, atol=1e-7)
+    assert (ends[1] - ends[0]).abs().max() > 1e-4
+
+
+def test_colors_are_augmented_alike_after_a_restart(
+    fabric, console, tmp_path, domains, saved_state
+):
+    augmentation = AugmentationConfig(brightness=0.2, contrast=0.2, hue=0.1)
+    seen = []
+    for name in ("first", "second"):
+        network = Counting()
+        train(
+            fabric,
+            console,
+            tmp_path / name,
+            network,
+            domains["source"],
+            None,
+            augmentation=augmentation,
+        )
+        seen.append(torch.stack(network.seen))
+    assert torch.equal(*seen)
+    plain = Counting()
+    train(fabric, console, tmp_path / "plain", plain, domains["source"], None)
+    assert (seen[0] - torch.stack(plain.seen)).abs().max() > 0.02
+
+
+# Files
+
+
+CONFIG = SegmentationConfig(network="compact", options={"width": 4, "dilations": [1, 2]})
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    network = initial_segmenter(CONFIG, SPACE.num_classes, seed=0)
+    file = tmp_path / RESULT
+    save_segmenter(file, network, CONFIG, SPACE)
+    loaded, described = load_segmenter(file)
+    assert not loaded.training
+    assert described == SPACE.describe()
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_initial_networks_depend_on_the_seed_alone():
+    torch.manual_seed(123)
+    first = initial_segmenter(CONFIG, 11, seed=0)
+    torch.rand(17)
+    again, other = (initial_segmenter(CONFIG, 11, seed) for seed in (0, 1))
+    name = "classifier.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def test_initial_weights_come_from_a_file(tmp_path):
+    given = initial_segmenter(CONFIG, 11, seed=7)
+    file = tmp_path / "given.pt"
+    config = SegmentationConfig(network="compact", options=CONFIG.options, weights=str(file))
+    for content in (given.state_dict(), {"state": given.state_dict()}):
+        torch.save(content, file)
+        state = initial_segmenter(config, 11, seed=0).state_dict()
+        assert all(torch.equal(state[name], value) for name, value in given.state_dict().items())
+    # The head may be missing, as in weights of another task; it starts anew.
+    body = {k: v for k, v in given.state_dict().items() if not k.startswith("classifier.")}
+    torch.save(body, file)
+    state = initial_segmenter(config, 11, seed=0).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in body.items())
+    fresh = initial_segmenter(CONFIG, 11, seed=0).state_dict()
+    assert torch.equal(state["classifier.weight"], fresh["classifier.weight"])
+
+
+@pytest.mark.parametrize("change", ["lost", "unknown", "shape"])
+def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
+    state = dict(initial_segmenter(CONFIG, 11, seed=7).state_dict())
+    if change == "lost":
+        del state["stem.0.weight"]
+    elif change == "unknown":
+        state["stem.99.weight"] = torch.zeros(1)
+    else:
+        state["stem.0.weight"] = torch.zeros(1)
+    file = tmp_path / "given.pt"
+    torch.save(state, file)
+    config = SegmentationConfig(network="compact", options=CONFIG.options, weights=str(file))
+    with pytest.raises(UserError, match=rf"{file}: does not fit compact: .*stem\.\d+\.weight"):
+        initial_segmenter(config, 11, seed=0)
+
+
+def test_files_that_hold_no_segmenter_are_named(tmp_path):
+    file = tmp_path / RESULT
+    torch.save({"state": {}}, file)
+    with pytest.raises(UserError, match=f"{file}: is not a segmentation network"):
+        load_segmenter(file)
+    network = initial_segmenter(CONFIG, SPACE.num_classes, seed=0)
+    save_segmenter(file, network, CONFIG, SPACE)
+    content = torch.load(file, weights_only=True)
+    content["options"]["width"] = 5
+    torch.save(content, file)
+    with pytest.raises(UserError, match=f"{file}: its weights do not fit its network"):
+        load_segmenter(file)

@@ -218,7 +218,12 @@ _AT_LEAST = {
     "segmentation.pseudo_label_steps": 1,
     "segmentation.batch_size": 1,
     "segmentation.optimizer.lr": 0,
+    "segmentation.optimizer.head_multiplier": 0,
+    "segmentation.optimizer.momentum": 0,
+    "segmentation.optimizer.weight_decay": 0,
     "segmentation.schedule.steps": 1,
+    "segmentation.schedule.power": 0,
+    "segmentation.schedule.gamma": 0,
     "segmentation.adversarial.weight": 0,
     "segmentation.adversarial.width": 1,
     "segmentation.adversarial.lr": 0,
@@ -264,10 +269,12 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def find_config(path: str | Path) -> Path:
     """The file at `path`, or the project's own configuration of that name."""
-    own = CONFIGURATIONS / Path(path).with_suffix(".yaml").name
-    for candidate in (Path(path), own):
-        if candidate.is_file():
-            return candidate
+    if Path(path).is_file():
+        return Path(path)
+    own = CONFIGURATIONS / f"{Path(path).stem}.yaml"
+    # Not for any folder's: a mistyped path would silently run something else.
+    if Path(path).parent in (Path(), Path(CONFIGURATIONS.name)) and own.is_file():
+        return own
     known = ", ".join(sorted(p.stem for p in CONFIGURATIONS.glob("[!_]*.yaml")))
     raise UserError(f"{path}: no such configuration file; the project's own are: {known}")
 
@@ -345,10 +352,13 @@ def _merge(schema: Any, content: Any, origin: str) -> Any:
 
 
 def _suggestion(key: str) -> str:
-    """The nearest known key: by the whole dotted name, or by its last part."""
+    """The nearest known key: one of the same last part, else by the whole dotted name, or by
+    its last part."""
     keys = known_keys()
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(keys)}
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    same = [name for name in keys if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    same = [name for name in same if name.split(".")[0] == key.split(".")[0]] or same
+    near = difflib.get_close_matches(key, same or keys, n=1, cutoff=0 if same else 0.75)
     if not near:
         parts = difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
         near = [last[part] for part in parts] or difflib.get_close_matches(key, keys, n=1)
@@ -357,6 +367,16 @@ def _suggestion(key: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _smallest_inputs(config: Config) -> list[tuple[str, int, str]]:
+    """Keys of sizes, each with the least side that a discriminator needs, and with its name."""
+    found = [("translation.crop", 24, "patch discriminator")]
+    if config.iterations and config.segmentation.adversarial.weight > 0:
+        crop = "segmentation.augmentation.crop"
+        cut = [crop] if value_at(config, crop) else ["data.source.size", "data.target.size"]
+        found += [(key, 32, "output discriminator") for key in cut]
+    return found
 
 
 def _validate(config: Config, origin: str) -> None:
@@ -379,6 +399,10 @@ def _validate(config: Config, origin: str) -> None:
         value = value_at(config, key)
         if value is not None and (len(value) != 2 or min(value) < 8):
             fail(key, f"is {value}, must be [width, height] in pixels, at least 8 each")
+    for key, least, network in _smallest_inputs(config):
+        value = value_at(config, key)
+        if value is not None and min(value, default=0) < least:
+            fail(key, f"is {value}, must be at least {least} each for the {network}")
     for key in (
         "translation.betas",
         "segmentation.optimizer.betas",

@@ -233,7 +233,7 @@ def test_processes_share_a_batch(samples):
 def test_an_unusable_sample_is_an_error_of_one_line(samples, workers):
     samples[3].image.write_bytes(b"no image")
     data = TrainingSamples(samples, View(), 0, "test")
-    with pytest.raises(UserError, match="3.png: is not a readable image") as caught:
+    with pytest.raises(UserError, match=r"3\.png: is not a readable image") as caught:
         list(training_batches(data, 0, 5, 1, workers))
     assert len(str(caught.value).splitlines()) == 1
 

@@ -1,0 +1,79 @@
+"""What is said where there is no terminal: plain lines, in the log file too."""
+
+import re
+
+import pytest
+
+from runtime import console as module
+from runtime.console import Console, duration, log
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (45, "45 s"),
+        (59.7, "1 min 00 s"),
+        (750, "12 min 30 s"),
+        (3600, "1 h 00 min"),
+        (12_000, "3 h 20 min"),
+        (86_400 * 2 + 4 * 3600, "2 d 4 h"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_come_every_ten_seconds_and_at_the_end(capsys, clock):
+    with Console().track("source-only", total=100) as task:
+        for _ in range(100):
+            clock[0] += 0.5
+            task.advance()
+    lines = capsys.readouterr().out.splitlines()
+    done = [int(re.search(r"(\d+)/100 steps", line)[1]) for line in lines]
+    assert done == [21, 42, 63, 84, 100]
+    assert all("source-only" in line and "2/s" in line for line in lines)
+    assert "40 s left" in lines[0] and "left" not in lines[-1]
+
+
+def test_work_from_before_a_restart_counts_as_done_but_not_for_the_rate(capsys, clock):
+    with Console().track("x", total=100, done=80) as task:
+        clock[0] += 20
+        task.advance()
+    assert "81/100 steps  0.05/s  6 min 20 s left" in capsys.readouterr().out
+
+
+def test_the_whole_runs_time_is_told_when_it_is_known(capsys, clock):
+    console = Console()
+    console.loop_left = 3600.0
+    with console.track("x", total=10) as task:
+        clock[0] += 11
+        task.advance(values={"loss": 0.12345})
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "(whole run: about 1 h 01 min)" in line and "loss 0.123" in line
+
+
+def test_messages_go_to_the_log_file_with_their_time(tmp_path, capsys):
+    console = Console()
+    console.log_to(tmp_path / "run/log.txt")
+    log.info("hello %d", 5)
+    assert capsys.readouterr().out == "hello 5\n"
+    text = (tmp_path / "run/log.txt").read_text()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hello 5\n", text)
+
+
+def test_other_processes_are_silent(tmp_path, capsys):
+    console = Console(speaking=False)
+    console.log_to(tmp_path / "log.txt")
+    log.info("hello")
+    with console.track("x", total=2) as task:
+        task.advance()
+    said = capsys.readouterr()
+    assert said.out + said.err == "" and not (tmp_path / "log.txt").exists()

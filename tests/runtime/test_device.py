@@ -1,0 +1,85 @@
+"""Devices and the draws that depend on nothing but their arguments."""
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.config import Config
+from runtime.device import (
+    channels_last,
+    make_fabric,
+    random_for,
+    resolve_precision,
+    seed_torch,
+    sum_over_processes,
+)
+from runtime.errors import UserError
+
+
+def test_draws_depend_on_seed_purpose_and_number():
+    def draw(*arguments) -> list[int]:
+        return random_for(*arguments).integers(0, 2**62, 4).tolist()
+
+    first = draw(0, "source order", 3)
+    np.random.seed(5)
+    assert draw(0, "source order", 3) == first
+    others = [draw(1, "source order", 3), draw(0, "target order", 3), draw(0, "source order", 4)]
+    assert len({tuple(item) for item in [first, *others]}) == 4
+
+
+def test_seeding_torch_makes_networks_alike():
+    def network(seed: int, purpose: str) -> torch.Tensor:
+        seed_torch(seed, purpose)
+        return torch.nn.Linear(3, 3).weight
+
+    assert torch.equal(network(0, "segmenter"), network(0, "segmenter"))
+    assert not torch.equal(network(0, "segmenter"), network(0, "translator"))
+    assert not torch.equal(network(0, "segmenter"), network(1, "segmenter"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_precisions_of_the_cpu(precision):
+    config = Config(device="cpu", precision=precision)
+    assert resolve_precision(config) == precision
+    fabric = make_fabric(config)
+    assert fabric.device.type == "cpu" and fabric.world_size == 1
+    with fabric.autocast():
+        product = torch.nn.Linear(4, 4)(torch.rand(2, 4))
+    assert product.dtype == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+
+
+def test_auto_precision_of_the_cpu_is_one_it_has():
+    assert resolve_precision(Config(device="cpu", precision="auto")) in ("32-true", "bf16-mixed")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "cuda"}, "device: 'cuda' is not available on this machine; use device=auto"),
+        ({"device": "cpu", "precision": "16-mixed"}, "precision: 16-mixed needs a GPU"),
+        ({"device": "auto", "precision": "16-mixed"}, "precision: 16-mixed needs a GPU"),
+    ],
+)
+def test_what_the_machine_lacks_is_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        make_fabric(Config(**settings))
+
+
+def test_one_process_sums_to_itself(fabric):
+    counts = torch.tensor([[1, 2**40]])
+    assert torch.equal(sum_over_processes(fabric, counts), counts)
+
+
+def test_channels_last_changes_the_layout_alone():
+    network = torch.nn.Conv2d(4, 6, 3)
+    before = network.weight.detach().clone()
+    weight = channels_last(network).weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_auto_is_the_gpu_where_there_is_one():
+    assert make_fabric(Config(device="auto")).device.type == "cuda"

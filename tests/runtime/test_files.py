@@ -1,0 +1,121 @@
+"""Files appear whole or not at all, and reading them runs no code."""
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+
+from runtime.errors import UserError
+from runtime.files import (
+    atomic,
+    load_tensors,
+    read_json,
+    save_png,
+    save_tensors,
+    write_json,
+    write_text,
+)
+
+
+def test_an_exception_leaves_the_old_file(tmp_path):
+    file = tmp_path / "file.txt"
+    write_text(file, "old")
+    with pytest.raises(RuntimeError, match="in the middle"), atomic(file) as partial:
+        partial.write_text("half of the n")
+        raise RuntimeError("in the middle")
+    assert file.read_text() == "old"
+    write_text(file, "new")
+    assert file.read_text() == "new"
+    assert [item.name for item in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_exception_without_an_old_file_leaves_none(tmp_path):
+    file = tmp_path / "file.json"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(file, {"miou": math.nan})
+    assert not file.exists()
+
+
+def test_folders_are_made(tmp_path):
+    write_text(tmp_path / "a/b/c.txt", "ü")
+    assert (tmp_path / "a/b/c.txt").read_bytes() == "ü".encode()
+
+
+def test_json_comes_back(tmp_path):
+    content = {"miou": 0.1, "iou": {"road": None}, "rows": [1, 2]}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    assert json.loads((tmp_path / "x.json").read_text()) == content
+
+
+def test_json_that_is_missing_or_broken_is_named(tmp_path):
+    file = tmp_path / "x.json"
+    with pytest.raises(UserError, match=f"{file}: cannot be read"):
+        read_json(file)
+    file.write_text('{"a": 1')
+    with pytest.raises(UserError, match=f"{file}: is not valid JSON"):
+        read_json(file)
+
+
+def test_tensors_come_back(tmp_path):
+    content = {"state": {"w": torch.rand(2, 3), "n": torch.tensor(4)}, "options": {"width": 8}}
+    file = tmp_path / "x.pt"
+    save_tensors(file, content)
+    loaded = load_tensors(file)
+    assert loaded["options"] == content["options"]
+    assert torch.equal(loaded["state"]["w"], content["state"]["w"])
+
+
+class Harmful:
+    """Unpickled without care, this writes a file."""
+
+    def __init__(self, file) -> None:
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("save", [torch.save, lambda x, file: file.write_bytes(pickle.dumps(x))])
+def test_code_in_a_file_is_not_run(tmp_path, save):
+    evidence, file = tmp_path / "evidence", tmp_path / "x.pt"
+    save({"state": Harmful(evidence)}, file)
+    with pytest.raises(UserError, match=f"{file}: cannot be read as a weights file"):
+        load_tensors(file)
+    assert not evidence.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
+def test_files_that_hold_no_tensors_are_named(tmp_path, content):
+    file = tmp_path / "x.pt"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"{file}: cannot be read") as caught:
+        load_tensors(file)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_cut_off_file_is_named(tmp_path):
+    file = tmp_path / "x.pt"
+    save_tensors(file, {"w": torch.rand(100)})
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=f"{file}: cannot be read"):
+        load_tensors(file)
+
+
+def test_a_file_that_holds_no_dictionary_is_named(tmp_path):
+    torch.save([torch.rand(2)], tmp_path / "x.pt")
+    with pytest.raises(UserError, match="holds a list, not a dictionary"):
+        load_tensors(tmp_path / "x.pt")
+    with pytest.raises(UserError, match="no such file"):
+        load_tensors(tmp_path / "y.pt")
+
+
+def test_png_keeps_every_pixel(tmp_path):
+    image = Image.effect_noise((16, 8), 80).convert("RGB")
+    save_png(tmp_path / "a/x.png", image)
+    with Image.open(tmp_path / "a/x.png") as found:
+        assert found.format == "PNG" and found.tobytes() == image.tobytes()

@@ -989,20 +989,22 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
     )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options and settings in any order; argparse alone wants all settings in one place."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options and settings in any order; argparse alone wants all settings in one place, and not
+    after an option that takes several values."""
     parser = make_parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(options, "overrides") or any(item.startswith("-") for item in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.overrides += rest
+    settings = [item for item in arguments if re.match(r"[a-z_][\w.]*=", item)]
+    options = parser.parse_args([item for item in arguments if item not in settings])
+    if settings and not hasattr(options, "overrides"):
+        parser.error(f"{options.command} takes no settings, such as {settings[0]}")
+    if settings:
+        options.overrides += settings
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 for an error of the user's."""
-    options = parse(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         _TOOLS.get(options.command, run_command)(options)
     except UserError as error:

@@ -57,6 +57,11 @@ def test_settings_and_options_come_in_any_order(tiny_config):
     options = pipeline.parse(mixed)
     assert options.overrides == ["seed=1", "out=x", "iterations=1"]
     assert options.dry_run and options.config == str(tiny_config)
+    options = pipeline.parse(["ablate", "--iterations", "0", "1", "out=x", "--seeds", "2", "a.b=3"])
+    assert (options.iterations, options.seeds) == ([0, 1], [2])
+    assert options.overrides == ["out=x", "a.b=3"]
+    row = "weak: segmentation.adversarial.weight=0"
+    assert pipeline.parse(["ablate", "--row", row]).row == [row]
 
 
 def test_dry_run_writes_nothing(command, tmp_path):

@@ -405,3 +405,18 @@ def test_without_adversarial_term_and_pseudo_labels_the_target_stays_out(
 def test_no_rounds_is_source_only(command, tmp_path, capsys):
     assert command("run", f"out={tmp_path / 'run'}", "iterations=0") == 0
     assert list(planned(capsys.readouterr().out))[-2:] == M0
+
+
+def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path, capsys):
+    """K = 0 and K = 1: the second takes source only and the data over from the first."""
+    folder = tmp_path / "ablation"
+    assert command("ablate", "--iterations", 0, 1, f"out={folder}") == 0
+    plans = re.findall(
+        r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", capsys.readouterr().out
+    )
+    assert plans == [("5", "5"), ("7", "12")]
+    cells = {k: type(tiny_run)(folder / f"as-configured/K{k}-N1/seed-0") for k in (0, 1)}
+    expected = {k: v for k, v in tiny_run.weights().items() if not k.startswith("k2/")}
+    assert_same_weights(cells[1].weights(), expected)
+    assert cells[0].rows() == tiny_run.rows()[:1] and cells[1].rows() == tiny_run.rows()[:3]
+    assert (folder / "ablation.md").is_file()

@@ -70,6 +70,11 @@ def test_files_build_on_files_beside_them(write):
     assert (config.segmentation.steps, config.segmentation.batch_size) == (4, 2)
 
 
+def test_files_build_on_the_projects_own(write):
+    config = load_config(write("own.yaml", "base: demo\nseed: 5"))
+    assert (config.seed, config.data.label_space) == (5, "camvid11")
+
+
 def test_null_is_taken_where_there_is_a_default_without_a_value(write):
     config = load_config(write("own.yaml", "segmentation: {pseudo_label_steps: null}"))
     assert config.segmentation.pseudo_label_steps is None
@@ -143,7 +148,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("{devices: 3, translation: {batch_size: 4}}", "translation.batch_size: is 4"),
         ("- a list", "must be a mapping of keys to values"),
         ("a: [1", "is not valid YAML"),
-        ("base: missing.yaml", "'base' names"),
+        ("base: missing.yaml", "base: missing.yaml: no such configuration file"),
         ("base: own.yaml", "builds on itself"),
     ],
 )

@@ -702,14 +702,11 @@ class Loop:
             return [(index, samples[index]) for index in frames(len(samples))]
 
         strips = []
-        given: dict[str, Path] = {}
-        if self.config.translation.images is not None:
-            pairs = self.given_samples(self.unlabelled("source"))
-            given = {pair.name: pair.image for pair in pairs}
         for index, sample in followed("source"):
             panels = [Panel("source", open_image(sample.image))]
-            if given:
-                panels.append(Panel("translated before the run", open_image(given[sample.name])))
+            if self.config.translation.images is not None:
+                given = open_image(self.given_images[sample.name])
+                panels.append(Panel("translated before the run", given))
             for name, folder in made_by("export"):
                 translated = open_image(image_path(folder, sample.name))
                 back = open_image(reconstruction_path(folder, index))

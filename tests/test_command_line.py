@@ -107,7 +107,7 @@ def test_position_of_networks():
         ("data.source.layout=gta", "data.source.layout: 'gta' is not one of folder, gta5"),
         ("data.source.layout=gta5", "data.source.root: is not set"),
         ("data.target.root=missing", "data.target.root: missing is not a folder"),
-        ("data.source.encoding=gray", "has no encoding 'gray'; it has: train_id, label_id"),
+        ("data.source.encoding=gray", "data.source.encoding: 'gray' is not in the label space"),
         ("translation.batch_size=3 devices=2", "translation.batch_size: is 3, must be a multiple"),
         (
             "translation.constant_epochs=0 translation.decay_epochs=1",

@@ -344,7 +344,7 @@ def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
 def test_files_that_hold_no_segmenter_are_named(tmp_path):
     file = tmp_path / RESULT
     torch.save({"state": {}}, file)
-    with pytest.raises(UserError, match=f"{file}: is not a segmentation network"):
+    with pytest.raises(UserError, match=f"{file}: holds .* no segmentation network"):
         load_segmenter(file)
     network = initial_segmenter(CONFIG, SPACE.num_classes, seed=0)
     save_segmenter(file, network, CONFIG, SPACE)

@@ -106,10 +106,11 @@ class Loop:
         }
         segmenter = add(self.segment("source-only", None, None, None))
         add(self.evaluate(segmenter))
+        translator: Stage | None = None
         for k in range(1, self.config.iterations + 1):
             translated = None
             if self.config.translation.images is None:
-                translator = add(self.translate(k, segmenter))
+                translator = add(self.translate(k, segmenter, translator))
                 translated = add(self.export(k, translator))
             segmenter = add(self.segment(f"k{k}/segmentation-0", translated, None, segmenter))
             add(self.evaluate(segmenter))
@@ -151,13 +152,14 @@ class Loop:
         settings = {"scenes": domain.scenes, "size": size, "appearance": domain.appearance}
         return Stage(name, "render", settings, (), action, domain.scenes, "scenes")
 
-    def translate(self, k: int, segmenter: Stage) -> Stage:
+    def translate(self, k: int, segmenter: Stage, previous: Stage | None) -> Stage:
         """F(k): a translator whose perceptual loss comes from the latest segmentation network."""
         config = self.config.translation
         name = f"k{k}/translator"
         if name in config.checkpoints:
             return self.given_translator(name, Path(config.checkpoints[name]).expanduser())
         schedule = TranslationSchedule.of(config, self.problem.count("source"))
+        start = previous if (config.init or self.config.init) == "previous" else None
         width, height = config.crop
         view = View(width=config.load_width, crop=(width, height), flip=config.flip)
 
@@ -172,6 +174,7 @@ class Loop:
                     self.training_samples("source", self.unlabelled("source"), view),
                     self.training_samples("target", self.unlabelled("target"), view),
                     self.score_maps(segmenter),
+                    start=self.folder / start.name if start else None,
                     seed=self.config.seed,
                     workers=self.config.data.workers,
                     log_every=self.config.log_every,
@@ -179,7 +182,7 @@ class Loop:
                 )
 
         used = asdict(config)
-        del used["images"], used["checkpoints"]
+        del used["images"], used["checkpoints"], used["init"]
         settings = {
             **self.common_settings(),
             "translation": used,
@@ -187,7 +190,7 @@ class Loop:
             "source": self.problem.settings("source"),
             "target": self.problem.settings("target"),
         }
-        inputs = (*self.needs("source", "target"), segmenter)
+        inputs = (*self.needs("source", "target"), segmenter, *filter(None, (start,)))
         return Stage(name, "translate", settings, inputs, action, schedule.steps, "steps")
 
     def given_translator(self, name: str, file: Path) -> Stage:

@@ -77,6 +77,7 @@ class TranslationConfig:
     constant_epochs: int = 10  # at the full learning rate
     decay_epochs: int = 10  # linearly down to zero
     steps_per_epoch: int | None = None  # default: source images / batch_size
+    init: str | None = None  # initial | previous: the round before's translator; null: as `init`
     lr: float = 2e-4
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
@@ -178,6 +179,7 @@ _CHOICES = {
     "init": ("initial", "previous"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
+    "translation.init": ("initial", "previous"),
     "segmentation.optimizer.name": ("sgd", "adam", "adamw"),
     "segmentation.optimizer.rates": ("printed", "effective"),
     "segmentation.schedule.name": ("poly", "step"),
@@ -385,7 +387,7 @@ def _validate(config: Config, origin: str) -> None:
 
     for key, choices in _CHOICES.items():
         value = value_at(config, key)
-        if value not in choices:
+        if value is not None and value not in choices:
             fail(key, f"'{value}' is not one of {', '.join(choices)}")
     for key, least in _AT_LEAST.items():
         value = value_at(config, key)

@@ -231,6 +231,7 @@ def test_the_second_run_makes_nothing(tiny_run, command, tmp_path, capsys):
         ("data.target.scenes=6", ["data/target", *round_of(1), *round_of(2)]),
         ("data.source.scenes=7", ["data/source", *M0, *round_of(1), *round_of(2)]),
         ("init=previous", [*round_of(1)[2:], *round_of(2)]),
+        ("translation.init=previous", round_of(2)),
     ],
 )
 def test_a_changed_setting_runs_what_depends_on_it(tiny_run, command, capsys, override, expected):
@@ -341,6 +342,26 @@ def test_previous_starts_from_the_network_before(tiny_run, command, tmp_path):
         # The norms' statistics go on from those of the network before.
         assert int(weights[f"{stage}: stem.1.num_batches_tracked"]) > 10
     assert int(weights["source-only: stem.1.num_batches_tracked"]) == 10
+
+
+def test_a_translator_goes_on_from_the_round_before_only_if_told_to(tiny_run, command, tmp_path):
+    """With a rate of 0, weights stay where the training started, generators and
+    discriminators alike; without `previous` each round starts from the same initial ones."""
+    run = tiny_run.copy(tmp_path / "run")
+    for init, equal in (("previous", True), ("initial", False)):
+        arguments = ["translation.lr=0", f"translation.init={init}", "self_training_steps=0"]
+        first = torch.load(tiny_run.folder / "k1/translator/translator.pt", weights_only=True)
+        # Round 1 as it was trained, at its own rate; round 2 at a rate of 0.
+        folder = run.folder / init
+        folder.mkdir()
+        given = tmp_path / f"{init}.pt"
+        torch.save(first, given)
+        checkpoint = f"translation.checkpoints={{k1/translator: {given.as_posix()}}}"
+        assert command("run", f"out={folder}", checkpoint, *arguments) == 0
+        second = torch.load(folder / "k2/translator/translator.pt", weights_only=True)
+        for part in ("state", "discriminators"):
+            name = next(iter(first[part]))
+            assert torch.equal(second[part][name], first[part][name]) == equal
 
 
 def test_initial_starts_from_the_initial_network(tiny_run):

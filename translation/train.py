@@ -15,7 +15,7 @@ from runtime.checkpoint import Checkpoint, Curves
 from runtime.config import TranslationConfig, TranslationWeights
 from runtime.console import Console
 from runtime.device import channels_last, random_for, seed_torch
-from runtime.files import save_tensors
+from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
 from runtime.tracking import Tracker
 from translation import losses
@@ -155,6 +155,7 @@ def train_translator(
     target: TrainingSamples,
     score_maps: ScoreMaps,
     *,
+    start: Path | None = None,
     seed: int,
     workers: int,
     log_every: int,
@@ -162,11 +163,17 @@ def train_translator(
 ) -> Metrics:
     """Train both directions and write `folder`/translator.pt; goes on from a saved state.
 
-    `score_maps` is the frozen network of the step before. Returns the curves and seconds.
+    `score_maps` is the frozen network of the step before; `start` the folder of a translator to
+    go on from, instead of from initial weights. Returns the curves and seconds.
     """
     seed_torch(seed, "translator")
     generators = channels_last(Translator(config.generator.width, config.generator.blocks))
     discriminators = channels_last(Discriminators(config.discriminator_width))
+    if start is not None:
+        begun = load_tensors(start / RESULT)
+        generators.load_state_dict(begun["state"])
+        if "discriminators" in begun:  # a translator trained elsewhere comes without
+            discriminators.load_state_dict(begun["discriminators"])
     betas = (config.betas[0], config.betas[1])
     optimizer_g = torch.optim.Adam(generators.parameters(), config.lr, betas)
     optimizer_d = torch.optim.Adam(discriminators.parameters(), config.lr, betas)
@@ -242,7 +249,10 @@ def train_translator(
 
     if fabric.is_global_zero:
         options: dict[str, Any] = asdict(config.generator)
-        save_tensors(folder / RESULT, {"options": options, "state": generators.state_dict()})
+        content = {"options": options, "state": generators.state_dict()}
+        # Not part of the translator, but of a training that goes on from it.
+        content["discriminators"] = discriminators.state_dict()
+        save_tensors(folder / RESULT, content)
     fabric.barrier()
     return {"steps": schedule.steps, "seconds": stopwatch.seconds, "curves": curves.rows}
 

@@ -6,12 +6,16 @@
 import argparse
 import hashlib
 import itertools
+import os
 import re
 import shlex
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from domains.check import check_data, check_samples
 from domains.datasets import Sample, images_of, pair_with
 from domains.images import label_image, open_image, open_label
 from domains.inspection import usable
@@ -39,7 +44,16 @@ from runtime.console import Console, duration, log
 from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
-from runtime.files import load_tensors, save_tensors, write_json, write_text
+from runtime.files import (
+    is_users,
+    load_tensors,
+    save_tensors,
+    write_error,
+    write_json,
+    write_text,
+)
+from runtime.lock import claimed, require_writable
+from runtime.processes import failed_child, launched
 from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
 from runtime.stages import (
     Entry,
@@ -49,12 +63,15 @@ from runtime.stages import (
     finish,
     forget,
     is_finished,
+    is_foreign,
     make_plan,
     read_manifest,
     read_metrics,
     take_over,
+    tidy,
     versions,
 )
+from runtime.stopping import Stopped, stop_request
 from runtime.tracking import WHOLE_LOOP, Tracker, log_name
 from segmentation.evaluate import evaluate, prediction_path
 from segmentation.export_network import export_network
@@ -160,8 +177,7 @@ class Loop:
             return self.given_translator(name, Path(config.checkpoints[name]).expanduser())
         schedule = TranslationSchedule.of(config, self.problem.count("source"))
         start = previous if (config.init or self.config.init) == "previous" else None
-        width, height = config.crop
-        view = View(width=config.load_width, crop=(width, height), flip=config.flip)
+        view = self.translation_view()
 
         def action(folder: Path) -> Metrics:
             with Tracker(self.folder / "tensorboard", name, self.fabric.is_global_zero) as tracker:
@@ -179,6 +195,7 @@ class Loop:
                     workers=self.config.data.workers,
                     log_every=self.config.log_every,
                     checkpoint_every=self.config.checkpoint_every,
+                    keep_checkpoints=self.config.keep_checkpoints,
                 )
 
         used = asdict(config)
@@ -271,6 +288,7 @@ class Loop:
                     workers=self.config.data.workers,
                     log_every=self.config.log_every,
                     checkpoint_every=self.config.checkpoint_every,
+                    keep_checkpoints=self.config.keep_checkpoints,
                 )
 
         used = asdict(config)
@@ -391,6 +409,12 @@ class Loop:
         table = self.problem.table(role) if role == "source" else None
         return TrainingSamples(samples, view, self.config.seed, role, table)
 
+    def translation_view(self) -> View:
+        config = self.config.translation
+        return View(
+            width=config.load_width, crop=(config.crop[0], config.crop[1]), flip=config.flip
+        )
+
     def segmentation_view(self, role: str) -> View:
         augmentation = self.config.segmentation.augmentation
         crop = augmentation.crop
@@ -424,6 +448,25 @@ class Loop:
                 "translation.images",
                 task.advance,
             )
+        return found
+
+    def check(self, pixels: bool, cuts: bool) -> list[str]:
+        """Everything wrong with the data, a line each; with `cuts` also crops that do not fit."""
+        views: dict[str, list[View]] = {}
+        given = self.config.translation.images
+        for role in ("source", "target") if cuts else ():
+            views[role] = [self.segmentation_view(role)]
+            if given is None and self.config.iterations:
+                views[role].append(self.translation_view())
+        found = check_data(self.problem, views, pixels, self.console)
+        if given is not None and not self.problem.is_rendered("source") and not found:
+            key = "translation.images"
+            try:
+                images = images_of(self.unlabelled("source"), Path(given).expanduser(), key)
+            except UserError as error:
+                return [*found, str(error)]
+            samples = [Sample(name, file, None) for name, file in sorted(images.items())]
+            found += check_samples(samples, key, self.console)
         return found
 
     def given_translations(self) -> str:
@@ -474,12 +517,11 @@ class Loop:
         prints the plan only.
         """
         stages = self.algorithm()
-        if not dry:
-            self.claim()
-            if self.fabric.is_global_zero:
+        with self.claimed(dry):
+            if not dry and self.fabric.is_global_zero:
                 take_over(self.folder, stages, others)
             self.fabric.barrier()
-        return self.follow(stages, make_plan(self.folder, stages, from_stage), dry)
+            return self.follow(stages, make_plan(self.folder, stages, from_stage), dry)
 
     def run_single(self, name: str, again: bool = False, dry: bool = False) -> list[dict[str, Any]]:
         """One stage by itself, `again` even if it is finished; otherwise as `run`.
@@ -487,10 +529,8 @@ class Loop:
         Raises UserError if there is no such stage, or if one of its inputs is not there.
         """
         stages = self.algorithm()
-        plan = self.plan_single(stages, name, again)
-        if not dry:
-            self.claim()
-        return self.follow(stages, plan, dry)
+        with self.claimed(dry):
+            return self.follow(stages, self.plan_single(stages, name, again), dry)
 
     def follow(
         self, stages: Sequence[Stage], plan: Sequence[Entry], dry: bool
@@ -501,14 +541,14 @@ class Loop:
             self.make(stages, plan)
         return self.results(stages)
 
-    def claim(self) -> None:
-        """Make the run's folder, with the whole configuration in it, whatever a recipe becomes.
-
-        Raises UserError if it cannot be written to.
-        """
-        if self.fabric.is_global_zero:
-            claim_folder(self.folder)
-            write_text(self.folder / CONFIGURATION, to_yaml(self.config))
+    @contextmanager
+    def claimed(self, dry: bool) -> Iterator[None]:
+        """Inside, the run's folder is this run's alone; a `dry` one only reads."""
+        with claimed(self.folder) if self.fabric.is_global_zero and not dry else nullcontext():
+            if self.fabric.is_global_zero and not dry:
+                write_text(self.folder / CONFIGURATION, to_yaml(self.config))
+            self.fabric.barrier()  # the records are read once they are nobody else's
+            yield
 
     def command(self) -> str:
         """What makes the run anew, in another folder."""
@@ -541,6 +581,7 @@ class Loop:
         main = self.fabric.is_global_zero
         self.fabric.barrier()  # all processes have read the records before any is removed
         if main:
+            tidy(self.folder, plan)
             forget(self.folder, plan)
             self.forget_curves(entry.stage for entry in plan if entry.run)
         self.fabric.barrier()
@@ -562,6 +603,7 @@ class Loop:
                 time_left.learn(entry.stage, manifest["seconds"] if manifest else 0)
         to_run = [entry.stage for entry in plan if entry.run]
         for number, stage in enumerate(to_run):
+            stop_request.raise_if_noted()
             log.info("[%d/%d] %s", number + 1, len(to_run), stage.name)
             self.console.loop_left = time_left.of(to_run[number + 1 :])
             self.console.loop_place = (number, len(to_run))
@@ -787,9 +829,12 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="YAML",
             help="configuration: a file, or the name of one of the project's own (default: demo)",
         )
-        command.add_argument(
-            "--dry-run", action="store_true", help="print what would run and what is reused; stop"
-        )
+        if name != "check":
+            command.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="print what would run and what is reused; stop",
+            )
         add_loudness(command)
         command.add_argument(
             "overrides",
@@ -835,6 +880,8 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--again", action="store_true", help="run it again even if it is finished"
         )
+    check = add("check", "find what is wrong with configuration and data, all of it; plan")
+    check.add_argument("--pixels", action="store_true", help="decode every image and label file")
     add_score(commands)
     add_import_weights(commands)
     add_predict(commands)
@@ -1003,39 +1050,64 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, 2 for an error of the user's."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        _TOOLS.get(options.command, run_command)(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    """The command line; returns the exit status: 0, 2 for an error of the user's, 130 and 143
+    after SIGINT and SIGTERM."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parse(given)
+    # What a writing thread fails with, the next write raises again where it is reported.
+    threading.excepthook = lambda failed: None
+    with stop_request.listening():
+        try:
+            _TOOLS.get(options.command, run_command)(options)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except Stopped as stopped:
+            return report_stop(stopped, given)
+        except Exception as error:
+            # A process that waits for another one which stops or has failed gets errors of its own.
+            if stop_request.signum:
+                return report_stop(Stopped(stop_request.signum), given)
+            if status := failed_child(stop_request.children):
+                return 2 if status == 2 else 1
+            if isinstance(error, OSError) and is_users(error):
+                print(f"error: {write_error(error.filename or '', error)}", file=sys.stderr)
+                return 2
+            raise
     return 0
+
+
+def report_stop(stopped: Stopped, arguments: Sequence[str]) -> int:
+    """Say how to go on; returns the exit status."""
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        return 0  # the main process speaks, and its status is the run's
+    program = Path(sys.argv[0])
+    called = ["python", str(program)] if program.suffix == ".py" else [program.name]
+    command = shlex.join([*called, *arguments])
+    print(f"stopped by {stopped}; to go on: {command}", file=sys.stderr)
+    return stopped.status
 
 
 def run_command(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.overrides)
     fabric = make_fabric(config)
-    fabric.launch()
-    console = Console(speaking=fabric.is_global_zero, verbosity=options.verbosity)
-    started = time.monotonic()
-    if options.command == "ablate":
-        ablate(options, config, fabric, console)
-        return
-    loop = Loop(config, fabric, console)
-    if options.command == "run":
-        rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
-    else:
-        rows = loop.run_single(stage_name(options, config), options.again, options.dry_run)
-    if options.dry_run:
-        return
-    show_results(console, rows)
-    log.info(
-        "done in %s; see %s", duration(time.monotonic() - started), loop.folder / "report.html"
-    )
+    with launched(fabric):
+        console = Console(speaking=fabric.is_global_zero, verbosity=options.verbosity)
+        started = time.monotonic()
+        if options.command == "ablate":
+            ablate(options, config, fabric, console)
+            return
+        loop = Loop(config, fabric, console)
+        if options.command == "run":
+            rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
+        else:
+            rows = loop.run_single(stage_name(options, config), options.again, options.dry_run)
+        if options.dry_run:
+            return
+        show_results(console, rows)
+        log.info(
+            "done in %s; see %s", duration(time.monotonic() - started), loop.folder / "report.html"
+        )
 
 
 def ablate(options: argparse.Namespace, config: Config, fabric: Fabric, console: Console) -> None:
@@ -1155,8 +1227,54 @@ def export_network_command(options: argparse.Namespace) -> None:
     log.info("%s gives the same labels as %s", options.out, predictor.file)
 
 
-# The commands that need no configuration.
+def check_command(options: argparse.Namespace) -> None:
+    """`check`: everything that can be found without training; then the plan.
+
+    Raises UserError, once all problems are printed, if there are any.
+    """
+    problems: list[str] = []
+    config = load_config(options.config, options.overrides, problems)
+    sound = not problems
+    console = Console()
+
+    def attempt(action: Callable[[], Any]) -> Any:
+        """What `action` returns; None if it cannot, for a reason that is a problem."""
+        try:
+            return action()
+        except UserError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+
+    fabric = attempt(lambda: make_fabric(config))
+    attempt(lambda: require_writable(Path(config.out)))
+    loop = attempt(lambda: Loop(config, fabric or Fabric(accelerator="cpu"), console))
+    if loop is not None:
+        problems += loop.check(options.pixels, cuts=sound)
+        space = loop.problem.space
+        attempt(lambda: initial_segmenter(config.segmentation, space.num_classes, seed=0))
+    stages = [] if problems else attempt(loop.algorithm) or []
+    problems += [
+        f"{loop.folder / stage.name}: is in the way of that stage and was not made by a run; "
+        "move it, or set another folder with out=..."
+        for stage in stages
+        if is_foreign(loop.folder / stage.name)
+    ]
+    plan: list[Entry] = attempt(lambda: make_plan(loop.folder, stages)) or [] if stages else []
+    for line in problems:
+        log.info("problem: %s", line)
+    if problems:
+        raise UserError(f"{len(problems)} problem(s), listed above; nothing was run")
+    log.info("%s", describe_plan(config, plan))
+    work = Counter({entry.stage.unit: 0 for entry in plan})
+    for entry in plan:
+        work[entry.stage.unit] += entry.stage.work * entry.run
+    amounts = ", ".join(f"{amount} {unit}" for unit, amount in work.items())
+    log.info("no problem found; to do: %s", amounts)
+
+
+# The commands that run no stage.
 _TOOLS = {
+    "check": check_command,
     "score": score_command,
     "import-weights": import_command,
     "predict": predict_command,

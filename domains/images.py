@@ -22,6 +22,7 @@ _PNG_TAIL = 64  # bytes at a PNG's end that hold its closing chunk
 def open_image(file: Path) -> Image.Image:
     """The image as RGB, decoded. Raises UserError that names a file that is no whole image."""
     image = _open(file)
+    _require_8_bit(file, image.mode)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -47,9 +48,12 @@ def open_label(file: Path) -> Image.Image:
 def check_image(file: Path) -> tuple[int, int]:
     """Width and height of an image, without decoding it.
 
-    Raises UserError that names a file that is missing, no image, or a PNG that was cut off.
+    Raises UserError that names a file that is missing, no image, a PNG that was cut off, or has
+    more than 8 bits of grey.
     """
-    return _read_header(file)[0]
+    size, mode = _read_header(file)
+    _require_8_bit(file, mode)
+    return size
 
 
 def check_label(file: Path) -> tuple[int, int]:
@@ -119,6 +123,14 @@ def _named_errors(file: Path) -> Iterator[None]:
         raise UserError(
             f"{file}: is not a readable image ({reason}); replace or remove it"
         ) from None
+
+
+def _require_8_bit(file: Path, mode: str) -> None:
+    """Pillow would cut such grey levels off at 255 rather than scale them."""
+    if mode.startswith(("I", "F")):
+        raise UserError(
+            f"{file}: is a grey image of more than 8 bits; store it as 8-bit RGB or grey"
+        )
 
 
 def _no_label_map(file: Path, mode: str) -> UserError:

@@ -19,6 +19,7 @@ from domains.images import open_image, open_label, to_tensor
 from domains.inspection import same_frame
 from runtime.device import random_for
 from runtime.errors import UserError
+from runtime.stopping import shield_loader_worker
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def _load(data: Dataset, batches: Iterable[list[int]], workers: int) -> Iterator
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=shield_loader_worker,
     )
     for batch in loader:
         if isinstance(batch, UserError):

@@ -5,9 +5,12 @@ from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
+from runtime.console import log
 from runtime.errors import UserError
 from runtime.files import load_tensors, read_json, save_tensors, write_json
+from runtime.processes import largest
 
 _POINTER = "checkpoint.json"
 
@@ -24,18 +27,26 @@ class Checkpoint:
     `shared` are equal on all processes (networks, optimizers) and saved once; `own` differ
     (a pool of past fakes) and are saved by each process, with its random state. The file
     `checkpoint.json` names the step whose files are complete; it is replaced last, so that there
-    is always one complete state, and the files of older ones are removed after it.
+    is always one complete state, and the files of all but the last `keep` states are removed
+    after it.
     """
 
     def __init__(
-        self, fabric: Fabric, folder: Path, shared: dict[str, Stateful], own: dict[str, Stateful]
+        self,
+        fabric: Fabric,
+        folder: Path,
+        shared: dict[str, Stateful],
+        own: dict[str, Stateful],
+        keep: int = 1,
     ) -> None:
         self.fabric, self.folder, self.shared, self.own = fabric, folder, shared, own
+        self.keep = keep
 
     def restore(self) -> int:
         """Load the latest state; returns the number of steps done, 0 without one.
 
-        Raises UserError if the state was saved by another number of processes.
+        A state whose files are damaged is passed over for the one before it. Raises UserError if
+        none can be read, or if the state was saved by another number of processes.
         """
         pointer = self.folder / _POINTER
         if not pointer.is_file():
@@ -45,24 +56,34 @@ class Checkpoint:
             raise UserError(
                 f"{self.folder}: was begun with devices={latest['processes']}; go on with as many"
             )
-        step = int(latest["step"])
-        shared = load_tensors(self._shared_file(step))
-        own = load_tensors(self._own_file(step))
+        for step in reversed(_saved_steps(self.folder, int(latest["step"]))):
+            damage = ""
+            try:
+                shared = load_tensors(self._shared_file(step))
+                own = load_tensors(self._own_file(step))
+            except UserError as error:
+                damage = str(error)
+            if largest(self.fabric, int(bool(damage))):  # on any process
+                log.warning("%s", damage or f"the state after step {step} is damaged")
+                continue
+            self._load(shared, own)
+            return step
+        raise UserError(
+            f"{self.folder}: none of its saved states can be read; remove the folder, and the "
+            "stage begins anew"
+        )
+
+    def _load(self, shared: dict[str, Any], own: dict[str, Any]) -> None:
         for name, item in self.shared.items():
             item.load_state_dict(shared[name])
         for name, item in self.own.items():
             item.load_state_dict(own[name])
-        torch.set_rng_state(own["random"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in own["random"]:
-            torch.cuda.set_rng_state(own["random"]["cuda"], self.fabric.device)
-        return step
+        _set_random_state(self.fabric.device, own["random"])
 
     def save(self, step: int) -> None:
         """Make the present state the one to resume from, as that after `step` steps."""
         own: dict[str, Any] = {name: item.state_dict() for name, item in self.own.items()}
-        own["random"] = {"cpu": torch.get_rng_state()}
-        if self.fabric.device.type == "cuda":
-            own["random"]["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        own["random"] = _random_state(self.fabric.device)
         save_tensors(self._own_file(step), own)
         if self.fabric.is_global_zero:
             shared = {name: item.state_dict() for name, item in self.shared.items()}
@@ -70,8 +91,23 @@ class Checkpoint:
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             write_json(self.folder / _POINTER, {"step": step, "processes": self.fabric.world_size})
-            remove_checkpoints(self.folder, keep=step)
+            _remove(self.folder, set(_saved_steps(self.folder, step)[-self.keep :]))
         self.fabric.barrier()
+
+    def latest(self) -> int | None:
+        """The step after which the latest state was saved; None without one."""
+        pointer = self.folder / _POINTER
+        return int(read_json(pointer)["step"]) if pointer.is_file() else None
+
+    def not_finite(self) -> list[str]:
+        """Names of the weights of the networks that hold NaN or infinity, by network."""
+        return [
+            f"{name}.{key}"
+            for name, item in self.shared.items()
+            if isinstance(item, nn.Module)
+            for key, value in item.state_dict().items()
+            if value.is_floating_point() and not bool(value.isfinite().all())
+        ]
 
     def _shared_file(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step:08d}.pt"
@@ -80,14 +116,43 @@ class Checkpoint:
         return self.folder / f"checkpoint-{step:08d}-process-{self.fabric.global_rank}.pt"
 
 
-def remove_checkpoints(folder: Path, keep: int | None = None) -> None:
-    """Remove saved states: those of other steps than `keep`, or, without it, all of them."""
-    kept = None if keep is None else f"checkpoint-{keep:08d}"
-    if kept is None:
-        (folder / _POINTER).unlink(missing_ok=True)
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all saved states of a stage, which is finished."""
+    # First what says that they are complete.
+    (folder / _POINTER).unlink(missing_ok=True)
+    _remove(folder, keep=set())
+
+
+def _saved_steps(folder: Path, latest: int) -> list[int]:
+    """The steps of the complete states, ascending: `latest` and those before it."""
+    names = (file.name for file in folder.glob("checkpoint-*.pt"))
+    steps = {int(name.split(".")[0].split("-")[1]) for name in names}
+    return sorted(step for step in steps if step <= latest)
+
+
+def _remove(folder: Path, keep: set[int]) -> None:
+    kept = tuple(f"checkpoint-{step:08d}" for step in keep)
     for file in folder.glob("checkpoint-*.pt*"):
-        if kept is None or not file.name.startswith(kept):
+        if not file.name.startswith(kept):
             file.unlink()
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """torch's random states; all other draws of this project depend on the seed and step alone."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
 
 
 class Curves:
@@ -100,25 +165,45 @@ class Curves:
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self.count = 0  # steps since the last row
+        self._finite = torch.tensor(0)  # steps of this row before the first that was not finite
 
     def add(self, values: dict[str, torch.Tensor]) -> None:
         """Scalars of one step, by name."""
+        together = torch.zeros(())
         for name, value in values.items():
             value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
+            together = together.to(value.device) + value
+            if name in self._sums:
+                value = value + self._sums[name].to(value.device)
+            self._sums[name] = value
+        finite = self._finite.to(together.device)
+        self._finite = finite + ((finite == self.count) & together.isfinite())
+        self.count += 1
+
+    def first_not_finite(self) -> tuple[int, list[str]] | None:
+        """How many steps since the last row were finite, and which values then were not."""
+        steps = int(self._finite)
+        if steps == self.count:
+            return None
+        return steps, [name for name, value in self._sums.items() if not value.isfinite()]
 
     def close_row(self, step: int, **extra: float) -> dict[str, float]:
         """End the row at `step`; returns it: the mean of every value since the last row."""
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        means = {name: float(value) / self.count for name, value in self._sums.items()}
         row = {"step": step, **means, **extra}
         self.rows.append(row)
-        self._sums, self._count = {}, 0
+        self._sums, self.count, self._finite = {}, 0, torch.tensor(0)
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "sums": self._sums, "count": self._count}
+        return {
+            "rows": self.rows,
+            "sums": self._sums,
+            "count": self.count,
+            "finite": self._finite,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self._sums, self._count = state["rows"], state["sums"], state["count"]
+        self.rows, self._sums, self.count = state["rows"], state["sums"], state["count"]
+        self._finite = state["finite"]

@@ -5,8 +5,10 @@ changes, the command line's `key=value` comes last.
 """
 
 import difflib
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -167,6 +169,7 @@ class Config:
     precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed | auto
     log_every: int = 20  # steps between entries of curves
     checkpoint_every: int = 200  # steps between states to resume from
+    keep_checkpoints: int = 2  # the latest of them stay while a stage trains; its result always
     data: DataConfig = field(default_factory=DataConfig)
     translation: TranslationConfig = field(default_factory=TranslationConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
@@ -197,6 +200,7 @@ _AT_LEAST = {
     "devices": 1,
     "log_every": 1,
     "checkpoint_every": 1,
+    "keep_checkpoints": 1,
     "data.workers": 0,
     "data.source.scenes": 0,
     "data.target.scenes": 0,
@@ -249,11 +253,14 @@ _PAIRS = (
 )
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: list[str] | None = None, problems: list[str] | None = None
+) -> Config:
     """Read a YAML file and `key=value` overrides into a checked Config.
 
     `path` is a file, or the name of one of the project's own configurations. Raises UserError
-    that names the file (or the command line) and the key.
+    that names the file (or the command line) and the key; with a list `problems`, values that
+    cannot be used are added to it instead, all of them.
     """
     file = find_config(path)
     schema = OmegaConf.structured(Config)
@@ -265,7 +272,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         key = getattr(error, "full_key", None) or "configuration"
         raise UserError(f"{file}: {key}: {_first_line(error)}") from None
     assert isinstance(config, Config)
-    _validate(config, str(file))
+    found = [f"{file}: {key}: {problem}" for key, problem in _invalid(config)]
+    if problems is not None:
+        problems += found
+    elif found:
+        raise UserError(found[0])
     return config
 
 
@@ -348,9 +359,30 @@ def _merge(schema: Any, content: Any, origin: str) -> Any:
         return OmegaConf.merge(schema, content)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
+        for section in _values_for_sections(content):
+            raise UserError(
+                f"{origin}: {section}: has keys of its own; set {section}.KEY"
+            ) from None
         if key and key not in known_keys():
             raise UserError(f"{origin}: unknown key '{key}'{_suggestion(key)}") from None
         raise UserError(f"{origin}: {key}: {_first_line(error)}") from None
+
+
+def _values_for_sections(content: Any) -> list[str]:
+    """The keys of sections to which `content` gives a value, which OmegaConf does not name."""
+    keys = known_keys()
+    parents = {key.rpartition(".")[0] for key in keys}
+    return [
+        key
+        for key in keys
+        if key in parents and not isinstance(_select(content, key), DictConfig | NoneType)
+    ]
+
+
+def _select(content: Any, key: str) -> Any:
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, DictConfig) else None
+    return content
 
 
 def _suggestion(key: str) -> str:
@@ -381,9 +413,12 @@ def _smallest_inputs(config: Config) -> list[tuple[str, int, str]]:
     return found
 
 
-def _validate(config: Config, origin: str) -> None:
+def _invalid(config: Config) -> list[tuple[str, str]]:
+    """The keys whose values cannot be used, and why."""
+    found: list[tuple[str, str]] = []
+
     def fail(key: str, problem: str) -> None:
-        raise UserError(f"{origin}: {key}: {problem}")
+        found.append((key, problem))
 
     for key, choices in _CHOICES.items():
         value = value_at(config, key)
@@ -391,8 +426,8 @@ def _validate(config: Config, origin: str) -> None:
             fail(key, f"'{value}' is not one of {', '.join(choices)}")
     for key, least in _AT_LEAST.items():
         value = value_at(config, key)
-        if value is not None and not value >= least:
-            fail(key, f"is {value}, must be at least {least}")
+        if value is not None and not least <= value < math.inf:
+            fail(key, f"is {value}, must be a number of at least {least}")
     for key, most in _AT_MOST.items():
         value = value_at(config, key)
         if not 0 <= value <= most:
@@ -417,7 +452,7 @@ def _validate(config: Config, origin: str) -> None:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         fail("segmentation.augmentation.scale", f"is {scale}, must be [smallest, largest] above 0")
     for key in ("translation.batch_size", "segmentation.batch_size"):
-        if value_at(config, key) % config.devices:
+        if value_at(config, key) % max(1, config.devices):
             fail(
                 key, f"is {value_at(config, key)}, must be a multiple of devices ({config.devices})"
             )
@@ -428,3 +463,28 @@ def _validate(config: Config, origin: str) -> None:
                 "translation.constant_epochs",
                 f"is {constant}, with decay_epochs {decay}; nothing would be trained",
             )
+    if not config.out.strip():
+        fail("out", "is empty; give the folder of the run")
+    for role in ("source", "target", "validation"):
+        domain: DomainConfig = getattr(config.data, role)
+        if domain.layout == "streets" and domain.root is None and domain.scenes < 1:
+            fail(f"data.{role}.scenes", "is 0; give the number of scenes to render")
+        for key in ("images", "labels"):
+            pattern = getattr(domain, key)
+            if pattern and (Path(pattern).is_absolute() or ".." in Path(pattern).parts):
+                fail(f"data.{role}.{key}", f"'{pattern}' leads out of the root; move the root")
+    crop = config.segmentation.augmentation.crop
+    for role in ("source", "target"):
+        size = getattr(config.data, role).size
+        if crop and size and any(c > round(scale[0] * s) for c, s in zip(crop, size, strict=False)):
+            fail(
+                "segmentation.augmentation.crop",
+                f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
+            )
+    width = config.translation.load_width
+    if width is not None and config.translation.crop[0] > width:
+        fail(
+            "translation.crop",
+            f"is {config.translation.crop}, wider than translation.load_width {width}",
+        )
+    return found

@@ -12,6 +12,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from runtime.stopping import stop_request
+
 log = logging.getLogger("bdl")
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -27,6 +29,13 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose errors (a full disk) are errors of the run, not a traceback on the way."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
 
 
 class Console:
@@ -63,7 +72,7 @@ class Console:
     def log_to(self, file: Path) -> None:
         if self.speaking:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(file, encoding="utf-8")
+            handler = _LogFile(file, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             log.addHandler(handler)
 
@@ -118,8 +127,13 @@ class Task:
         self._begun_at = self._line_at = time.monotonic()
         self._done_before = done
 
-    def advance(self, count: int = 1, values: dict[str, float] | None = None) -> None:
-        """`count` more units are done; `values` are shown until newer ones come."""
+    def advance(
+        self, count: int = 1, values: dict[str, float] | None = None, stoppable: bool = True
+    ) -> None:
+        """`count` more units are done; `values` are shown until newer ones come.
+
+        Raises Stopped if a signal asked for it and the run can go on from here (`stoppable`).
+        """
         self.done += count
         if values:
             self._values = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
@@ -132,6 +146,8 @@ class Task:
                 self.bar.update(self.run_id, completed=share, text=self._run_text(behind, stages))
         elif time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
             self.line()
+        if stoppable:
+            stop_request.raise_if_noted()
 
     @property
     def rate(self) -> float:

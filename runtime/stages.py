@@ -19,12 +19,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runtime.checkpoint import remove_checkpoints
 from runtime.errors import UserError
-from runtime.files import read_json, write_json
+from runtime.files import read_json, remove_partial, write_json
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 _BEGUN = "begun.json"  # the fingerprint that an unfinished folder was begun for
+
+_RECORDED = {"fingerprint", "settings", "inputs", "files", "seconds"}  # what a manifest must hold
 
 _VERSIONED = ("torch", "torchvision", "lightning", "kornia", "timm", "numpy", "pillow")
 
@@ -91,7 +94,12 @@ def make_plan(folder: Path, stages: Sequence[Stage], forced: str | None = None) 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The record of a finished stage; None if the folder holds none."""
     file = folder / MANIFEST
-    return read_json(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    manifest = read_json(file)
+    if not isinstance(manifest, dict) or not manifest.keys() >= _RECORDED:
+        raise UserError(f"{file}: is not the record of a stage; delete it and run again")
+    return manifest
 
 
 def is_finished(folder: Path, stage: Stage) -> bool:
@@ -135,6 +143,23 @@ def take_over(folder: Path, stages: Sequence[Stage], others: Sequence[Path]) -> 
             if not _entry(other / stage.name, stage).run:
                 _link_tree(other / stage.name, place)
                 break
+
+
+def tidy(folder: Path, plan: Sequence[Entry]) -> None:
+    """Remove what a kill may have left: files half written, and states to resume from of stages
+    that are finished."""
+    for entry in plan:
+        place = folder / entry.stage.name
+        remove_partial(place)
+        if not entry.run:
+            remove_checkpoints(place)
+
+
+def is_foreign(place: Path) -> bool:
+    """Whether what is at a stage's place was not made by a run."""
+    if not place.is_dir():
+        return place.exists()
+    return not (place / _BEGUN).is_file() and any(place.iterdir())
 
 
 def begin(folder: Path, stage: Stage) -> None:

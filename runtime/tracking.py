@@ -37,6 +37,11 @@ class Tracker:
         self._writing = writing
         self._writer: SummaryWriter | None = None
 
+    def begin(self, rows: list[dict[str, float]]) -> None:
+        """Write again the rows that were closed before this process began."""
+        for row in rows:
+            self.scalars(row)
+
     def scalars(self, row: dict[str, float]) -> None:
         """A row of curves: "step", "lr", and loss terms, or values whose names give their group
         ("IoU/road")."""

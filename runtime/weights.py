@@ -99,6 +99,15 @@ def match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[s
     return {key: state[key] for key in shared}
 
 
+def require_finite(path: Path | str, state: Mapping[str, Any]) -> None:
+    """Raises WeightsError if a weight from the file is NaN or infinite."""
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise WeightsError(
+                f"{path}: '{key}' holds NaN or infinity; take a file from before training diverged"
+            )
+
+
 def _numpy_data() -> AbstractContextManager[None]:
     """Lets torch.load make NumPy arrays and numbers of the usual types, which are data, too."""
     array_function = np.zeros(0).__reduce__()[0]

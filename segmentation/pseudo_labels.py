@@ -36,10 +36,19 @@ class ClassThresholds:
     values themselves aside in temporary files; `values` finds the upper half that holds the wanted
     index, then reads back the values that share it to count their lower halves. Values that reach
     the cap need only be counted: whichever of them is wanted, the threshold is the cap.
+    The temporary files lie in `folder` (default: the system's place for them) and are gone when
+    the process ends in whatever way.
     """
 
-    def __init__(self, num_classes: int, portion: float = 0.5, cap: float = 0.9) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        portion: float = 0.5,
+        cap: float = 0.9,
+        folder: Path | None = None,
+    ) -> None:
         self.num_classes, self.portion, self.cap = num_classes, portion, cap
+        self.folder = folder
         self._upper = np.zeros((num_classes, _HALVES), np.int64)
         self._capped = np.zeros(num_classes, np.int64)
         self._aside: list[IO[bytes] | None] = [None] * num_classes
@@ -59,8 +68,8 @@ class ClassThresholds:
             self._upper[train_id] += np.bincount(upper, minlength=_HALVES)
             aside = self._aside[train_id]
             if aside is None:
-                aside = self._aside[train_id] = tempfile.TemporaryFile()  # noqa: SIM115
-            below.tofile(aside)
+                aside = self._aside[train_id] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            aside.write(below.tobytes())  # tofile() would not say that the disk is full
 
     def values(self, sum_counts: Sum = lambda counts: counts) -> np.ndarray:
         """The thresholds, float64, one a class; 0 for a class without pixels.
@@ -130,8 +139,9 @@ def make_pseudo_labels(
     """
     fabric.to_device(network)
     network.eval()
+    folder.mkdir(parents=True, exist_ok=True)
     waiting = folder / "predictions"
-    thresholds = ClassThresholds(space.num_classes, config.portion, config.cap)
+    thresholds = ClassThresholds(space.num_classes, config.portion, config.cap, folder)
     mine = share(len(images), fabric.global_rank, fabric.world_size)
     with console.track(title, len(mine), unit="images") as task:
         left = [index for index in mine if not _prediction_file(waiting, index).is_file()]
@@ -172,9 +182,12 @@ def make_pseudo_labels(
     if fabric.is_global_zero:
         waiting.rmdir()
     never = [name for name, count in zip(space.names, predicted, strict=True) if count == 0]
+    warnings = []
     if never:
-        log.info("  never predicted on the target: %s", ", ".join(never))
+        warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
+        log.warning("  %s: warning: %s", title, warnings[0])
     return {
+        "warnings": warnings,
         "images": len(images),
         "kept": float(kept.sum() / max(1, predicted.sum())),
         "classes": {

@@ -20,7 +20,9 @@ from runtime.device import channels_last, seed_torch
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
+from runtime.step_end import StepEnd
 from runtime.tracking import Tracker
+from runtime.weights import require_finite
 from segmentation import losses
 from segmentation.networks import build_segmenter
 from segmentation.networks.base import Segmenter
@@ -58,7 +60,8 @@ def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
             options["pretrained"] = False
         network = build_segmenter(content["network"], len(names), **options)
         network.load_state_dict(content["state"])
-    except (KeyError, TypeError) as error:
+        require_finite(file, content["state"])
+    except (KeyError, TypeError, AttributeError) as error:
         if "state" in content and "label_space" not in content:
             raise UserError(
                 f"{file}: holds initial weights or no segmentation network at all; give the "
@@ -83,6 +86,7 @@ def initial_segmenter(config: SegmentationConfig, num_classes: int, seed: int) -
     if config.weights is not None:
         content = load_tensors(Path(config.weights).expanduser())
         state = content.get("state", content)
+        require_finite(config.weights, state)
         if "network" in content:
             _require_same_network(config, network, content)
         classes = len(content["label_space"]["names"]) if "label_space" in content else num_classes
@@ -96,7 +100,7 @@ def initial_segmenter(config: SegmentationConfig, num_classes: int, seed: int) -
             )
         try:
             missing, unexpected = network.load_state_dict(state, strict=False)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{config.weights}: does not fit {config.network}: {reason}") from None
         lost = [name for name in missing if not name.startswith(network.head_prefixes)]
@@ -169,12 +173,13 @@ def train_segmenter(
     workers: int,
     log_every: int,
     checkpoint_every: int,
+    keep_checkpoints: int,
 ) -> Metrics:
     """Train `network` and write `folder`/segmenter.pt; goes on from a saved state.
 
     Without `target` training is on the source alone, and no target image passes the network:
     batch norm would learn from it. Target samples with labels (pseudo labels) add their term;
-    the adversarial term takes part where its weight is above 0. Returns curves and seconds.
+    the adversarial term takes part where its weight is above 0. Returns curves, warnings, seconds.
     """
     adversarial = config.adversarial
     with_discriminator = target is not None and adversarial.weight > 0
@@ -196,7 +201,7 @@ def train_segmenter(
         "curves": curves,
         "stopwatch": stopwatch,
     }
-    state = Checkpoint(fabric, folder, shared, own={})
+    state = Checkpoint(fabric, folder, shared, own={}, keep=keep_checkpoints)
     # Dropout draws from torch's random state, which the checkpoint restores.
     seed_torch(seed, f"dropout {fabric.global_rank}")
     first = state.restore()
@@ -221,6 +226,19 @@ def train_segmenter(
     from_source = batches(source)
     from_target = batches(target) if target is not None else None
     with console.track(tracker.name, steps, first) as task:
+        end_step = StepEnd(
+            fabric,
+            tracker,
+            task,
+            state,
+            curves,
+            steps=steps,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+            discriminators=["discriminator"],
+            shown=["source", "pseudo_labels", "adversarial", "discriminator"],
+            rate_key="segmentation.optimizer.lr",
+        )
         for step, images, labels in from_source:
             factor = rate_factor(config.schedule, step)
             for group in optimizer.param_groups:
@@ -261,17 +279,14 @@ def train_segmenter(
                 fabric.backward(terms["discriminator"])
                 optimizer_d.step()
 
-            curves.add(terms)
-            done = step + 1
-            row = None
-            if done % log_every == 0 or done == steps:
-                row = curves.close_row(done, lr=config.optimizer.lr * factor)
-                tracker.scalars(row)
-            task.advance(values=row and {name: row[name] for name in terms})
-            if done % checkpoint_every == 0 and done < steps:
-                state.save(done)
+            end_step(step + 1, terms, lr=config.optimizer.lr * factor)
 
     if fabric.is_global_zero:
         save_segmenter(folder / RESULT, network, config, space)
     fabric.barrier()
-    return {"steps": steps, "seconds": stopwatch.seconds, "curves": curves.rows}
+    return {
+        "steps": steps,
+        "seconds": stopwatch.seconds,
+        "curves": curves.rows,
+        "warnings": end_step.warnings(),
+    }

@@ -15,6 +15,7 @@ from runtime.device import channels_last
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_png
 from runtime.stages import Metrics
+from runtime.weights import require_finite
 from translation.networks import Generator
 from translation.train import RESULT, Translator
 
@@ -34,6 +35,7 @@ def read_translator(file: Path) -> Translator:
         raise UserError(
             f"{file}: is not a translator of this project ({str(error).splitlines()[0]})"
         ) from None
+    require_finite(file, content["state"])
     return channels_last(translator).eval()  # type: ignore[return-value]
 
 

@@ -17,6 +17,7 @@ from runtime.console import Console
 from runtime.device import channels_last, random_for, seed_torch
 from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
+from runtime.step_end import StepEnd
 from runtime.tracking import Tracker
 from translation import losses
 from translation.networks import Generator, PatchDiscriminator, to_signed
@@ -160,11 +161,12 @@ def train_translator(
     workers: int,
     log_every: int,
     checkpoint_every: int,
+    keep_checkpoints: int,
 ) -> Metrics:
     """Train both directions and write `folder`/translator.pt; goes on from a saved state.
 
     `score_maps` is the frozen network of the step before; `start` the folder of a translator to
-    go on from, instead of from initial weights. Returns the curves and seconds.
+    go on from, instead of from initial weights. Returns curves, warnings and seconds.
     """
     seed_torch(seed, "translator")
     generators = channels_last(Translator(config.generator.width, config.generator.blocks))
@@ -200,6 +202,7 @@ def train_translator(
             "stopwatch": stopwatch,
         },
         own={"pool_a": pools[0], "pool_b": pools[1]},
+        keep=keep_checkpoints,
     )
     first = state.restore()
     schedule = Schedule.of(config, len(source.samples))
@@ -210,6 +213,19 @@ def train_translator(
         strict=True,
     )
     with console.track(tracker.name, schedule.steps, first) as task:
+        end_step = StepEnd(
+            fabric,
+            tracker,
+            task,
+            state,
+            curves,
+            steps=schedule.steps,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+            discriminators=["discriminator_a", "discriminator_b"],
+            shown=["cycle_a", "discriminator_b"],
+            rate_key="translation.lr",
+        )
         for step, (a, b) in enumerate(batches, start=first):
             rate = config.lr * schedule.factor(step)
             for optimizer in (optimizer_g, optimizer_d):
@@ -234,18 +250,7 @@ def train_translator(
             fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
             optimizer_d.step()
 
-            curves.add({**terms, **judged})
-            done = step + 1
-            row = None
-            if done % log_every == 0 or done == schedule.steps:
-                row = curves.close_row(done, lr=rate)
-                tracker.scalars(row)
-            task.advance(
-                values=row
-                and {name: row[name] for name in ("cycle_a", "discriminator_b") if name in row}
-            )
-            if done % checkpoint_every == 0 and done < schedule.steps:
-                state.save(done)
+            end_step(step + 1, {**terms, **judged}, lr=rate)
 
     if fabric.is_global_zero:
         options: dict[str, Any] = asdict(config.generator)
@@ -254,7 +259,12 @@ def train_translator(
         content["discriminators"] = discriminators.state_dict()
         save_tensors(folder / RESULT, content)
     fabric.barrier()
-    return {"steps": schedule.steps, "seconds": stopwatch.seconds, "curves": curves.rows}
+    return {
+        "steps": schedule.steps,
+        "seconds": stopwatch.seconds,
+        "curves": curves.rows,
+        "warnings": end_step.warnings(),
+    }
 
 
 def _batches(

@@ -63,7 +63,7 @@ TINY = {
 }
 
 # What says when and where a run was made, not what it made.
-_ABOUT = ("manifest.json", "log.txt", "report.html", "run.lock")
+_ABOUT = ("manifest.json", "config.yaml", "log.txt", "report.html", "run.lock")
 
 
 def write_tiny(folder: Path) -> Path:

@@ -228,7 +228,7 @@ def test_training_that_diverges_stops_with_its_last_good_state(
 def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_path, monkeypatch):
     seen = []
 
-    def look(self, stages):
+    def look(self, stages, **named):
         lock = FileLock(self.folder / "run.lock")
         try:
             lock.acquire(timeout=0)

@@ -9,12 +9,11 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
@@ -72,7 +71,7 @@ from runtime.stages import (
     versions,
 )
 from runtime.stopping import Stopped, stop_request
-from runtime.tracking import WHOLE_LOOP, Tracker, log_name
+from runtime.tracking import WHOLE_LOOP, Tracker
 from segmentation.evaluate import evaluate, prediction_path
 from segmentation.export_network import export_network
 from segmentation.predictor import Predictor, find_photos, predict_files
@@ -583,7 +582,6 @@ class Loop:
         if main:
             tidy(self.folder, plan)
             forget(self.folder, plan)
-            self.forget_curves(entry.stage for entry in plan if entry.run)
         self.fabric.barrier()
         with Tracker(self.folder / "tensorboard", WHOLE_LOOP, main) as tracker:
             tracker.text("configuration", f"```yaml\n{to_yaml(self.config)}\n```")
@@ -621,12 +619,6 @@ class Loop:
                 remove_checkpoints(folder)
                 self.track(tracker, stages, stage)
             self.fabric.barrier()
-
-    def forget_curves(self, stages: Iterable[Stage]) -> None:
-        """Remove the TensorBoard logs of stages that begin anew, and of the whole loop."""
-        anew = [stage.name for stage in stages if not (self.folder / stage.name).exists()]
-        for name in (*anew, WHOLE_LOOP):
-            shutil.rmtree(self.folder / "tensorboard" / log_name(name), ignore_errors=True)
 
     def track(self, tracker: Tracker, stages: Sequence[Stage], stage: Stage) -> None:
         """Log a finished stage's scores and frames to TensorBoard, over the loop's order."""

@@ -1,6 +1,7 @@
 """TensorBoard: one log directory for the loop, names that sort into its order."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -29,13 +30,20 @@ def log_name(stage: str) -> str:
 
 
 class Tracker:
-    """Scalars and images of one stage, below `folder`; silent on all processes but one."""
+    """Scalars and images of one stage, below `folder`; silent on all processes but one.
+
+    What an earlier process logged of the stage goes: it may reach beyond the state that this one
+    goes on from. `begin` writes again what still counts.
+    """
 
     def __init__(self, folder: Path, name: str, writing: bool) -> None:
         self.name = name
-        self._place = folder / log_name(name)
-        self._writing = writing
         self._writer: SummaryWriter | None = None
+        if writing:
+            place = folder / log_name(name)
+            shutil.rmtree(place, ignore_errors=True)  # stays where a viewer has it open on Windows
+            # A viewer that is open, or that finds the old files, is told that they are void.
+            self._writer = SummaryWriter(str(place), purge_step=0)
 
     def begin(self, rows: list[dict[str, float]]) -> None:
         """Write again the rows that were closed before this process began."""
@@ -45,29 +53,22 @@ class Tracker:
     def scalars(self, row: dict[str, float]) -> None:
         """A row of curves: "step", "lr", and loss terms, or values whose names give their group
         ("IoU/road")."""
-        step = int(row["step"])
+        if self._writer is None:
+            return
         for name, value in row.items():
             if name != "step":
                 grouped = {"lr": "learning rate"}.get(name, name if "/" in name else f"loss/{name}")
-                if writer := self._open(step):
-                    writer.add_scalar(grouped, value, step)
+                self._writer.add_scalar(grouped, value, int(row["step"]))
 
     def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
         """H x W x 3 uint8."""
-        if writer := self._open(step):
-            writer.add_image(name, image, step, dataformats="HWC")
+        if self._writer is not None:
+            self._writer.add_image(name, image, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Markdown."""
-        if writer := self._open(0):
-            writer.add_text(name, text)
-
-    def _open(self, step: int) -> SummaryWriter | None:
-        """The writer. What an interrupted process logged from `step` on is told to be void: the
-        steps since its last checkpoint are run again."""
-        if self._writing and self._writer is None:
-            self._writer = SummaryWriter(str(self._place), purge_step=step)
-        return self._writer
+        if self._writer is not None:
+            self._writer.add_text(name, text)
 
     def __enter__(self) -> Self:
         return self

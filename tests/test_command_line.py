@@ -97,7 +97,7 @@ def test_position_of_networks():
     [
         ("sed=1", "command line: unknown key 'sed'; did you mean 'seed'?"),
         ("seed=one", "command line: seed: "),
-        ("seed=-1", "seed: is -1, must be at least 0"),
+        ("seed=-1", "seed: is -1, must be a number of at least 0"),
         ("device=tpu", "device: 'tpu' is not one of auto, cpu, cuda, mps"),
         ("precision=16-mixed", "precision: 16-mixed needs a GPU"),
         ("translation.crop=[32]", "translation.crop: is [32], must be [width, height]"),

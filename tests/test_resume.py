@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from runtime.stopping import Stopped
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ def test_pseudo_labels_go_on_from_the_predictions_that_are_there(
 
     def stop_at_third(*arguments):
         if len(predicted) == 2:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         predicted.append(1)
         return probabilities(*arguments)
 

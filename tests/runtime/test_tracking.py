@@ -36,21 +36,31 @@ def test_values_are_grouped_by_what_they_are(tmp_path: Path) -> None:
     assert log.Tags()["images"] == ["validation/a"]
 
 
-def test_steps_that_are_run_again_replace_what_was_logged(tmp_path: Path) -> None:
-    """A process killed after step 30 goes on from its checkpoint at step 10."""
+@pytest.mark.parametrize("viewed", [False, True])
+def test_what_a_killed_process_logged_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, viewed: bool
+) -> None:
+    """It logged up to step 30; the next goes on from a state after step 15, with the row that was
+    closed before it. The old files may have to stay, `viewed` by another program."""
     with Tracker(tmp_path, "source-only", writing=True) as tracker:
         for step in (10, 20, 30):
             tracker.scalars({"step": step, "source": 1.0})
+    place = tmp_path / "k0-00-source-only"
+    (file,) = place.iterdir()
+    file.rename(place / "events.out.tfevents.0.before")  # names sort by time, but for this second
+    if viewed:
+        monkeypatch.setattr("runtime.tracking.shutil.rmtree", lambda *_, **__: None)
     with Tracker(tmp_path, "source-only", writing=True) as tracker:
+        tracker.begin([{"step": 10, "source": 1.0}])
         tracker.scalars({"step": 20, "source": 2.0})
-    log = EventAccumulator(str(tmp_path / "k0-00-source-only")).Reload()
+    assert len(list(place.iterdir())) == (2 if viewed else 1)
+    log = EventAccumulator(str(place)).Reload()
     assert [(e.step, e.value) for e in log.Scalars("loss/source")] == [(10, 1.0), (20, 2.0)]
 
 
-@pytest.mark.parametrize("writing", [True, False])
-def test_nothing_is_written_before_there_is_something(tmp_path: Path, writing: bool) -> None:
-    with Tracker(tmp_path, "source-only", writing=writing) as tracker:
-        if not writing:
-            tracker.scalars({"step": 1, "source": 1.0})
-            tracker.text("configuration", "seed: 0")
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    with Tracker(tmp_path, "source-only", writing=False) as tracker:
+        tracker.begin([{"step": 1, "source": 1.0}])
+        tracker.image("validation/a", np.zeros((2, 3, 3), np.uint8))
+        tracker.text("configuration", "seed: 0")
     assert not list(tmp_path.iterdir())

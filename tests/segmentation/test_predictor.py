@@ -48,7 +48,8 @@ def save(file: Path, network: Segmenter, settings: dict | None = None) -> Path:
     config = SegmentationConfig(network="compact", options={"width": 4})
     save_segmenter(file, network, config, SPACE)
     if settings is not None:
-        write_json(file.parent / MANIFEST, {"settings": settings})
+        record = {"fingerprint": "", "inputs": {}, "files": 1, "seconds": 0.0}
+        write_json(file.parent / MANIFEST, {**record, "settings": settings})
     return file
 
 

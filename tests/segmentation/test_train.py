@@ -146,6 +146,7 @@ def train(fabric, console, folder, network, source, target, steps=3, **changes) 
             workers=0,
             log_every=1,
             checkpoint_every=100,
+            keep_checkpoints=1,
         )
 
 

@@ -214,6 +214,7 @@ def train(fabric, console, samples, folder, frozen, **changes) -> dict:
             workers=0,
             log_every=1,
             checkpoint_every=100,
+            keep_checkpoints=1,
         )
 
 

@@ -476,15 +476,14 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
     crop = config.segmentation.augmentation.crop
     for role in ("source", "target"):
         size = getattr(config.data, role).size
-        if crop and size and any(c > round(scale[0] * s) for c, s in zip(crop, size, strict=False)):
+        if not (crop and size and scale):
+            continue
+        if any(c > round(scale[0] * s) for c, s in zip(crop, size, strict=False)):
             fail(
                 "segmentation.augmentation.crop",
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
-    width = config.translation.load_width
-    if width is not None and config.translation.crop[0] > width:
-        fail(
-            "translation.crop",
-            f"is {config.translation.crop}, wider than translation.load_width {width}",
-        )
+    crop, width = config.translation.crop, config.translation.load_width
+    if crop and width is not None and crop[0] > width:
+        fail("translation.crop", f"is {crop}, wider than translation.load_width {width}")
     return found

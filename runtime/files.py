@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from runtime.errors import UserError
+from runtime.weights import why_refused
 
 _PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -110,8 +111,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # what damaged pickles raise is of any type
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as a weights file of tensors ({reason})") from None
+        raise UserError(f"{path}: cannot be read as a weights file: {why_refused(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
     return content

@@ -40,7 +40,7 @@ def read_foreign(
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # what damaged pickles raise is of any type
-        raise WeightsError(f"{path}: {_why_refused(error)}") from None
+        raise WeightsError(f"{path}: {why_refused(error)}") from None
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path}: holds a {type(content).__name__}, not a dictionary of weights; "
@@ -121,7 +121,7 @@ def _numpy_data() -> AbstractContextManager[None]:
     return torch.serialization.safe_globals(allowed)
 
 
-def _why_refused(error: Exception) -> str:
+def why_refused(error: Exception) -> str:
     """What torch.load's error means, and what to do about it."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:

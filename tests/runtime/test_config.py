@@ -137,6 +137,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("segmentation: {adversarial: {betas: [0.9, 1]}}", "segmentation.adversarial.betas"),
         ("translation: {betas: [0.9]}", "translation.betas"),
         ("translation: {crop: [16, 64]}", "translation.crop: is [16, 64]"),
+        ("translation: {crop: [], load_width: 64}", "translation.crop: is [], must be [width"),
         (
             "segmentation: {augmentation: {crop: [31, 64]}}",
             "segmentation.augmentation.crop: is [31",

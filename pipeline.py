@@ -1,6 +1,7 @@
 """Bidirectional learning, end to end: the loop of translation and segmentation.
 
-`Loop.algorithm` reads like Algorithm 1 of the paper; the command line is at the end of the file.
+`Loop.algorithm` reads like Algorithm 1 of the paper. `run_loop` runs it; `main` does what the
+command line says.
 """
 
 import argparse
@@ -13,29 +14,24 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.fabric import Fabric
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
+from commandline import TOOLS, parse
 from domains.check import check_data, check_samples
 from domains.datasets import Sample, images_of, pair_with
-from domains.images import label_image, open_image, open_label
 from domains.inspection import usable
-from domains.label_space import load_label_space
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
-from runtime import __version__
+from results import CONFIGURATION, Results, frames, show_results
 from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
 from runtime.config import Config, load_config, to_yaml
@@ -48,12 +44,10 @@ from runtime.files import (
     load_tensors,
     save_tensors,
     write_error,
-    write_json,
     write_text,
 )
 from runtime.lock import claimed, require_writable
 from runtime.processes import failed_child, launched
-from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
 from runtime.stages import (
     Entry,
     Metrics,
@@ -61,24 +55,16 @@ from runtime.stages import (
     begin,
     finish,
     forget,
-    is_finished,
     is_foreign,
     make_plan,
     read_manifest,
-    read_metrics,
     take_over,
     tidy,
-    versions,
 )
 from runtime.stopping import Stopped, stop_request
 from runtime.tracking import WHOLE_LOOP, Tracker
-from segmentation.evaluate import evaluate, prediction_path
-from segmentation.export_network import export_network
-from segmentation.predictor import Predictor, find_photos, predict_files
+from segmentation.evaluate import evaluate
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
-from segmentation.reference_weights import REFERENCES as SEGMENTATION
-from segmentation.reference_weights import TORCHVISION, import_weights
-from segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table, score
 from segmentation.train import RESULT as SEGMENTER
 from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
 from translation.export import (
@@ -86,17 +72,10 @@ from translation.export import (
     image_path,
     load_translator,
     read_translator,
-    reconstruction_path,
 )
-from translation.reference_weights import NETWORKS as TRANSLATION
-from translation.reference_weights import import_translator
-from translation.reference_weights import import_weights as import_translation_weights
 from translation.train import RESULT as TRANSLATOR
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
-
-CONFIGURATION = "config.yaml"  # in the run's folder
-FRAMES = 4  # images of each data set that the report follows through the loop
 
 
 class Loop:
@@ -535,10 +514,13 @@ class Loop:
         self, stages: Sequence[Stage], plan: Sequence[Entry], dry: bool
     ) -> list[dict[str, Any]]:
         log.info("%s", describe_plan(self.config, plan))
+        results = Results(
+            self.config, self.problem, stages, given=lambda name: self.given_images[name]
+        )
         if not dry:
             self.console.log_to(self.folder / "log.txt")
-            self.make(stages, plan)
-        return self.results(stages)
+            self.make(plan, results)
+        return results.rows()
 
     @contextmanager
     def claimed(self, dry: bool) -> Iterator[None]:
@@ -548,12 +530,6 @@ class Loop:
                 write_text(self.folder / CONFIGURATION, to_yaml(self.config))
             self.fabric.barrier()  # the records are read once they are nobody else's
             yield
-
-    def command(self) -> str:
-        """What makes the run anew, in another folder."""
-        again = self.folder.with_name(f"{self.folder.name}-again")
-        arguments = ["run", "--config", str(self.folder / CONFIGURATION), f"out={again}"]
-        return shlex.join(["bdl", *arguments])
 
     def plan_single(self, stages: Sequence[Stage], name: str, again: bool) -> list[Entry]:
         """The plan for one stage: its inputs must be there, but for rendered data and networks
@@ -575,7 +551,7 @@ class Loop:
                 )
         return plan
 
-    def make(self, stages: Sequence[Stage], plan: Sequence[Entry]) -> None:
+    def make(self, plan: Sequence[Entry], results: Results) -> None:
         """Make what the plan says is to be made, recording each stage as it is done."""
         main = self.fabric.is_global_zero
         self.fabric.barrier()  # all processes have read the records before any is removed
@@ -585,13 +561,13 @@ class Loop:
         self.fabric.barrier()
         with Tracker(self.folder / "tensorboard", WHOLE_LOOP, main) as tracker:
             tracker.text("configuration", f"```yaml\n{to_yaml(self.config)}\n```")
-            for stage in stages if main else ():
-                self.track(tracker, stages, stage)
-            self.run_stages(stages, plan, tracker)
+            for stage in results.finished() if main else ():
+                results.track(tracker, stage)
+            self.make_stages(plan, results, tracker)
         if main:
-            self.write_results(stages)
+            results.write()
 
-    def run_stages(self, stages: Sequence[Stage], plan: Sequence[Entry], tracker: Tracker) -> None:
+    def make_stages(self, plan: Sequence[Entry], results: Results, tracker: Tracker) -> None:
         """The plan's stages one after the other; `tracker` logs what each adds to the loop."""
         main = self.fabric.is_global_zero
         time_left = TimeLeft()
@@ -608,7 +584,7 @@ class Loop:
             folder = self.folder / stage.name
             if main:
                 begin(self.folder, stage)
-                self.write_results(stages, working_on=stage)
+                results.write(working_on=stage)
             self.fabric.barrier()
             started = time.monotonic()
             metrics = stage.action(folder)
@@ -617,25 +593,8 @@ class Loop:
             if main:
                 finish(self.folder, stage, metrics, seconds, self.about())
                 remove_checkpoints(folder)
-                self.track(tracker, stages, stage)
+                results.track(tracker, stage)
             self.fabric.barrier()
-
-    def track(self, tracker: Tracker, stages: Sequence[Stage], stage: Stage) -> None:
-        """Log a finished stage's scores and frames to TensorBoard, over the loop's order."""
-        roles = {"export": "source", "pseudo-label": "target", "evaluate": "validation"}
-        if stage.kind not in roles or not is_finished(self.folder, stage):
-            return
-        scores = read_metrics(self.folder / stage.name)
-        assert scores is not None
-        place = [other for other in stages if other.kind == stage.kind].index(stage)
-        if stage.kind == "evaluate":
-            values = {f"mIoU/{key}": scores[key] for key in ("miou", *self.problem.space.subsets)}
-            values |= {f"IoU/{name}": value for name, value in scores["iou"].items()}
-            tracker.scalars({"step": place} | {k: v for k, v in values.items() if v is not None})
-        role = roles[stage.kind]
-        for strip in self.strips([*self.rendered.values(), stage], (role,)):
-            image = np.asarray(beside(strip.panels))
-            tracker.image(f"{role}/{strip.frame}", image, place)
 
     def about(self) -> dict[str, Any]:
         """On what a stage was made, for its manifest."""
@@ -646,399 +605,31 @@ class Loop:
             "processes": self.fabric.world_size,
         }
 
-    def results(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
-        """One row for each segmentation network of this configuration that is evaluated."""
-        rows = []
-        finished = {stage.name for stage in stages if is_finished(self.folder, stage)}
-        for stage in stages:
-            folder = self.folder / stage.name
-            scores = read_metrics(folder / "evaluation")
-            manifest = read_manifest(folder)
-            if not finished.issuperset({stage.name, f"{stage.name}/evaluation"}):
-                continue
-            assert scores is not None and manifest is not None
-            k, i = position(stage.name)
-            means = {key: scores[key] for key in ("miou", *self.problem.space.subsets)}
-            rows.append(
-                {
-                    "stage": stage.name,
-                    "k": k,
-                    "i": i,
-                    **means,
-                    "iou": scores["iou"],
-                    "seconds": manifest["seconds"],
-                }
-            )
-        return rows
 
-    def write_results(self, stages: Sequence[Stage], working_on: Stage | None = None) -> None:
-        """results.json and the report, from what is finished; `working_on` is being made."""
-        rows = self.results(stages)
-        write_json(self.folder / "results.json", rows)
-        finished = [stage for stage in stages if is_finished(self.folder, stage)]
-        space = self.problem.space
-        report = Report(
-            title=self.folder.resolve().name,
-            rows=rows,
-            records=[self.record(stage) for stage in stages],
-            strips=self.strips(finished),
-            facts=self.facts(),
-            classes=list(zip(space.names, space.colors, strict=True)),
-            subsets=list(space.subsets),
-            command=self.command(),
-            configuration=to_yaml(self.config),
-            working_on=working_on.name if working_on else None,
-        )
-        write_report(self.folder / "report.html", report)
-
-    def record(self, stage: Stage) -> Record:
-        if not is_finished(self.folder, stage):
-            return Record(stage.name, stage.kind, None, None)
-        folder = self.folder / stage.name
-        return Record(stage.name, stage.kind, read_manifest(folder), read_metrics(folder))
-
-    def facts(self) -> dict[str, str]:
-        """What is run, in a few lines for the report."""
-        config = self.config
-
-        def data(role: str) -> str:
-            domain, size = self.problem.domain(role), self.problem.size(role)
-            place = domain.appearance if self.problem.is_rendered(role) else domain.root
-            at = f"at {size[0]}x{size[1]}" if size else "at their own size"
-            return f"{domain.layout} ({place}), {self.problem.count(role)} images {at}"
-
-        space = self.problem.space
-        return {
-            "rounds, K": str(config.iterations),
-            "self-training steps, N": str(config.self_training_steps),
-            "seed": str(config.seed),
-            "segmentation": f"{config.segmentation.network}, {config.segmentation.steps} steps",
-            **{role: data(role) for role in ROLES},
-            "label space": f"{space.name}, {space.num_classes} classes",
-        }
-
-    def strips(self, finished: Sequence[Stage], roles: Collection[str] = ROLES) -> list[Strip]:
-        """The followed frames: source images through the translators, target images through the
-        pseudo labels, validation images through the networks."""
-        space = self.problem.space
-
-        def labels(caption: str, ids: np.ndarray) -> Panel:
-            return Panel(caption, label_image(ids, space))
-
-        def predicted(caption: str, file: Path) -> Panel:
-            return labels(caption, np.asarray(open_label(file)))
-
-        def made_by(kind: str) -> list[tuple[str, Path]]:
-            return [(s.name, self.folder / s.name) for s in finished if s.kind == kind]
-
-        def followed(role: str) -> list[tuple[int, Sample]]:
-            rendering = self.rendered.get(role)
-            if role not in roles or (rendering is not None and rendering not in finished):
-                return []
-            samples = self.problem.samples(role)
-            return [(index, samples[index]) for index in frames(len(samples))]
-
-        strips = []
-        for index, sample in followed("source"):
-            panels = [Panel("source", open_image(sample.image))]
-            if self.config.translation.images is not None:
-                given = open_image(self.given_images[sample.name])
-                panels.append(Panel("translated before the run", given))
-            for name, folder in made_by("export"):
-                translated = open_image(image_path(folder, sample.name))
-                back = open_image(reconstruction_path(folder, index))
-                panels.append(Panel(symbol(name), translated))
-                panels.append(Panel(f"{symbol(name)} and back", back))
-            strips.append(Strip("source", sample.name, panels))
-        for _, sample in followed("target"):
-            panels = [Panel("target", open_image(sample.image))]
-            for name, folder in made_by("pseudo-label"):
-                panels.append(predicted(symbol(name), pseudo_label_path(folder, sample.name)))
-            strips.append(Strip("target", sample.name, panels))
-        table = self.problem.table("validation")
-        for index, sample in followed("validation"):
-            panels = [Panel("validation", open_image(sample.image))]
-            for name, folder in made_by("evaluate"):
-                caption = symbol(name.rpartition("/")[0])
-                panels.append(predicted(caption, prediction_path(folder, index)))
-            assert sample.label is not None
-            panels.append(labels("label", table[np.asarray(open_label(sample.label))]))
-            strips.append(Strip("validation", sample.name, panels))
-        return strips
+# Running it
 
 
-def position(name: str) -> tuple[int, int]:
-    """k and i of a segmentation stage: "k2/segmentation-1" is (2, 1), "source-only" (0, 0)."""
-    if not name.startswith("k"):
-        return 0, 0
-    round_name, stage_name = name.split("/")
-    return int(round_name[1:]), int(stage_name.rpartition("-")[2])
+def run_loop(
+    config: Config, from_stage: str | None = None, verbosity: int = 0
+) -> list[dict[str, Any]]:
+    """The whole loop, as `run` on the command line; returns the rows of results.json.
+
+    What is finished in `config.out` for the same settings is reused; `from_stage` names a stage to
+    run again, with all that depends on it. `verbosity` is -1 (quiet) to 1. With several devices
+    the calling script is run once for each. Raises UserError for whatever the user can repair.
+
+        run_loop(load_config("demo", ["seed=1", "out=runs/seed-1"]))
+    """
+    with processes(config, verbosity) as (fabric, console):
+        return Loop(config, fabric, console).run(from_stage)
 
 
-def frames(count: int) -> list[int]:
-    """Indices of the images that the report follows, spread over the data set."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(FRAMES, count))})
-
-
-# The command line
-
-_SINGLE = {
-    "translate": "train the translator of round K",
-    "export": "translate every source image with the translator of round K",
-    "segment": "train the segmentation network M(k,i); k 0 is source only",
-    "pseudo-label": "label the target confidently with M(k,i-1)",
-    "evaluate": "score M(k,i) on the validation images",
-}
-
-
-class ShowVersions(argparse.Action):
-    """Prints the versions that results may depend on, and stops."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        for name, version in {"bdl": __version__, **versions()}.items():
-            print(f"{name:<12} {version}")
-        parser.exit()
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bdl",
-        description="Bidirectional learning for domain adaptation of semantic segmentation: a "
-        "translator and a segmentation network, trained in turns.",
-        epilog="Every stage that is finished for the same settings is reused. A run that was "
-        "stopped goes on with the same command.",
-    )
-    parser.add_argument(
-        "--version", action=ShowVersions, nargs=0, help="print versions of bdl and its libraries"
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.add_argument(
-            "--config",
-            default="demo",
-            metavar="YAML",
-            help="configuration: a file, or the name of one of the project's own (default: demo)",
-        )
-        if name != "check":
-            command.add_argument(
-                "--dry-run",
-                action="store_true",
-                help="print what would run and what is reused; stop",
-            )
-        add_loudness(command)
-        command.add_argument(
-            "overrides",
-            nargs="*",
-            metavar="key=value",
-            help="settings that replace those of the file, e.g. seed=1 segmentation.steps=500",
-        )
-        return command
-
-    run = add("run", "the whole loop: translate, train, pseudo-label, retranslate")
-    run.add_argument(
-        "--from-stage",
-        metavar="STAGE",
-        help="run this stage again and all that depends on it, e.g. k1/translator",
-    )
-    ablation = add("ablate", "the loop for several K, N, seeds and settings, in one table")
-    for option, meaning in (
-        ("--iterations", "values of K"),
-        ("--self-training-steps", "values of N"),
-        ("--seeds", "seeds"),
-    ):
-        ablation.add_argument(
-            option,
-            type=int,
-            nargs="+",
-            metavar="NUMBER",
-            help=f"{meaning} (default: as configured)",
-        )
-    ablation.add_argument(
-        "--row",
-        action="append",
-        default=[],
-        metavar='"NAME: key=value ..."',
-        help="a further variant of the settings; can be given several times",
-    )
-    for name, text in _SINGLE.items():
-        command = add(name, text)
-        command.add_argument("--k", type=int, metavar="K", help="round (default: the last)")
-        if name not in ("translate", "export"):
-            command.add_argument(
-                "--i", type=int, metavar="I", help="self-training step (default: the last)"
-            )
-        command.add_argument(
-            "--again", action="store_true", help="run it again even if it is finished"
-        )
-    check = add("check", "find what is wrong with configuration and data, all of it; plan")
-    check.add_argument("--pixels", action="store_true", help="decode every image and label file")
-    add_score(commands)
-    add_import_weights(commands)
-    add_predict(commands)
-    add_export_network(commands)
-    return parser
-
-
-def add_score(commands: Any) -> None:
-    text = "IoU of any predictions stored as PNG files of train ids; needs no model"
-    command = commands.add_parser("score", help=text, description=f"{text}.")
-    command.add_argument("--predictions", required=True, metavar="DIR", help="PNG files, any depth")
-    command.add_argument("--labels", required=True, metavar="DIR", help="the same, of equal names")
-    command.add_argument(
-        "--label-space",
-        default="cityscapes19",
-        metavar="NAME",
-        help="one of the project's own, or a YAML file (default: cityscapes19)",
-    )
-    command.add_argument(
-        "--encoding",
-        default="auto",
-        metavar="NAME",
-        help="how the labels count classes: own (train ids), an encoding of the label space, e.g. "
-        "label_id, or auto: told by their names or ids (default)",
-    )
-    command.add_argument("--json", metavar="FILE", help="write the scores there")
-
-
-def add_import_weights(commands: Any) -> None:
-    text = "make published or torchvision weights a file of this project"
-    command = commands.add_parser(
-        "import-weights",
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}: initial weights for segmentation.weights, or a "
-        "trained network that every command can use.",
-    )
-    command.add_argument("origin", metavar="IN", help=f"published file, or '{TORCHVISION}'")
-    command.add_argument("out", metavar="OUT", help="file to write")
-    command.add_argument("--network", required=True, choices=[*SEGMENTATION, *TRANSLATION])
-    command.add_argument(
-        "--branches",
-        type=int,
-        choices=(2, 4),
-        help="deeplab_v2: branches of the head to sum (default: told by the weights)",
-    )
-    command.add_argument(
-        "--back",
-        metavar="FILE",
-        help="generator: that of target to source; OUT is then a whole translator, for "
-        "translation.checkpoints",
-    )
-    command.add_argument(
-        "--label-space",
-        default="cityscapes19",
-        metavar="NAME",
-        help="classes of a trained network (default: cityscapes19)",
-    )
-
-
-def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "label your own photos with a trained network"
-    command = commands.add_parser(
-        "predict",
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}: label maps with the classes' colours, and "
-        "overlays.",
-    )
-    command.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="a run's folder (its last network), or a segmenter.pt",
-    )
-    command.add_argument(
-        "--images", type=Path, required=True, metavar="PATH", help="a photo, or a folder of photos"
-    )
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
-    )
-    command.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("W", "H"),
-        help="size that photos are resized to for the network (default: the width it was trained "
-        "at, in a run's folder; else the photo's own)",
-    )
-    command.add_argument(
-        "--window", type=int, nargs=2, metavar=("W", "H"), help="slide a window of this size"
-    )
-    command.add_argument("--flip", action="store_true", help="mean with the mirrored photo's")
-    command.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="mean over the photo resized by each factor",
-    )
-    command.add_argument(
-        "--probabilities", action="store_true", help="also write class probabilities (npz, 16 bit)"
-    )
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    command.add_argument(
-        "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed", "auto")
-    )
-    add_loudness(command)
-
-
-def add_export_network(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> None:
-    text = "a trained network for other programs, as ONNX or a torch.export archive"
-    command = commands.add_parser("export-network", help=text, description=f"Writes {text}.")
-    command.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="a run's folder (its last network), or a segmenter.pt",
-    )
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="NAME.onnx or NAME.pt2"
-    )
-    command.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("W", "H"),
-        help="size of the images it will take (default: that of its training)",
-    )
-    add_loudness(command)
-
-
-def add_loudness(command: argparse.ArgumentParser) -> None:
-    loudness = command.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "--quiet",
-        dest="verbosity",
-        action="store_const",
-        const=-1,
-        default=0,
-        help="print only warnings and results",
-    )
-    loudness.add_argument(
-        "--verbose",
-        dest="verbosity",
-        action="store_const",
-        const=1,
-        help="print each entry of the curves",
-    )
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options and settings in any order; argparse alone wants all settings in one place, and not
-    after an option that takes several values."""
-    parser = make_parser()
-    settings = [item for item in arguments if re.match(r"[a-z_][\w.]*=", item)]
-    options = parser.parse_args([item for item in arguments if item not in settings])
-    if settings and not hasattr(options, "overrides"):
-        parser.error(f"{options.command} takes no settings, such as {settings[0]}")
-    if settings:
-        options.overrides += settings
-    return options
+@contextmanager
+def processes(config: Config, verbosity: int) -> Iterator[tuple[Fabric, Console]]:
+    """Inside, the run's processes are there; only the main one speaks."""
+    fabric = make_fabric(config)
+    with launched(fabric):
+        yield fabric, Console(speaking=fabric.is_global_zero, verbosity=verbosity)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -1050,7 +641,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.excepthook = lambda failed: None
     with stop_request.listening():
         try:
-            _TOOLS.get(options.command, run_command)(options)
+            {**TOOLS, "check": check, "ablate": ablate}.get(options.command, run)(options)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -1080,15 +671,11 @@ def report_stop(stopped: Stopped, arguments: Sequence[str]) -> int:
     return stopped.status
 
 
-def run_command(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """`run`, and the commands of single stages."""
     config = load_config(options.config, options.overrides)
-    fabric = make_fabric(config)
-    with launched(fabric):
-        console = Console(speaking=fabric.is_global_zero, verbosity=options.verbosity)
-        started = time.monotonic()
-        if options.command == "ablate":
-            ablate(options, config, fabric, console)
-            return
+    started = time.monotonic()
+    with processes(config, options.verbosity) as (fabric, console):
         loop = Loop(config, fabric, console)
         if options.command == "run":
             rows = loop.run(from_stage=options.from_stage, dry=options.dry_run)
@@ -1102,8 +689,9 @@ def run_command(options: argparse.Namespace) -> None:
         )
 
 
-def ablate(options: argparse.Namespace, config: Config, fabric: Fabric, console: Console) -> None:
-    """The loop for every variant, K, N and seed, in folders below `out`, and their table."""
+def ablate(options: argparse.Namespace) -> None:
+    """`ablate`: the loop for every variant, K, N and seed, in folders below `out`, and a table."""
+    config = load_config(options.config, options.overrides)
     folder = Path(config.out)
     variants: dict[str, list[str]] = {"as configured": []} | dict(
         parse_row(row) for row in options.row
@@ -1122,17 +710,19 @@ def ablate(options: argparse.Namespace, config: Config, fabric: Fabric, console:
         overrides = [*options.overrides, *variants[variant], *own]
         cells.append(Cell(variant, k, n, seed, load_config(options.config, overrides)))
 
-    def run(cell: Cell, others: list[Path]) -> list[dict[str, Any]]:
-        name = f"K = {cell.iterations}, N = {cell.self_training_steps}, seed {cell.seed}"
-        log.info("\n%s, %s", cell.variant, name)
-        return Loop(cell.config, fabric, console).run(others=others, dry=options.dry_run)
+    with processes(config, options.verbosity) as (fabric, console):
 
-    if options.dry_run:
-        for cell in cells:
-            run(cell, [])
-        return
-    lines = run_ablation(folder, cells, run)
-    log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.md")
+        def run_cell(cell: Cell, others: list[Path]) -> list[dict[str, Any]]:
+            name = f"K = {cell.iterations}, N = {cell.self_training_steps}, seed {cell.seed}"
+            log.info("\n%s, %s", cell.variant, name)
+            return Loop(cell.config, fabric, console).run(others=others, dry=options.dry_run)
+
+        if options.dry_run:
+            for cell in cells:
+                run_cell(cell, [])
+            return
+        lines = run_ablation(folder, cells, run_cell)
+        log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.md")
 
 
 def parse_row(text: str) -> tuple[str, list[str]]:
@@ -1143,83 +733,7 @@ def parse_row(text: str) -> tuple[str, list[str]]:
     return name.strip(), overrides.split()
 
 
-def score_command(options: argparse.Namespace) -> None:
-    """`score`: any predictions against labels."""
-    console = Console()
-    space = load_label_space(options.label_space)
-    pairs = find_pairs(Path(options.predictions), Path(options.labels))
-    encoding = options.encoding
-    if encoding == AUTO:
-        encoding = pairs.encoding or detect_encoding([label for _, label in pairs.files], space)
-        log.info("labels: taken as %s", "train ids" if encoding == OWN else encoding)
-    table = own_table(space) if encoding == OWN else space.table(encoding)
-    with console.track("score", len(pairs.files), unit="images") as task:
-        scores = score(pairs.files, space, table, task.advance)
-    if pairs.left_out:
-        log.info("%d predictions have no label and were left out", pairs.left_out)
-    log.info("%s", describe_scores(scores))
-    if options.json:
-        write_json(Path(options.json), scores)
-
-
-def describe_scores(scores: dict[str, Any]) -> str:
-    """IoU by class and the means, in percent; - for what is in neither file."""
-    rows = {**scores["iou"], **{key: value for key, value in scores.items() if key != "iou"}}
-    return "\n".join(
-        f"{name:<16}" + (f"{100 * value:>7.2f}" if value is not None else f"{'-':>7}")
-        for name, value in rows.items()
-    )
-
-
-def import_command(options: argparse.Namespace) -> None:
-    """`import-weights`: a file of other code becomes one of this project."""
-    Console()
-    if Path(options.origin).resolve() == Path(options.out).resolve():
-        raise UserError(f"{options.out}: is the file to import; give another name for OUT")
-    if options.back is not None and options.network != "generator":
-        raise UserError("--back: goes with --network generator; leave it out")
-    if options.network in TRANSLATION:
-        if options.branches is not None:
-            raise UserError(f"--branches: {options.network} has no branches; leave it out")
-        if options.back is not None:
-            content, note = import_translator(options.origin, options.back)
-        else:
-            content, note = import_translation_weights(options.origin, options.network)
-    else:
-        space = load_label_space(options.label_space)
-        content, note = import_weights(options.origin, options.network, space, options.branches)
-    save_tensors(Path(options.out), content)
-    log.info("%s: %s", options.out, note)
-
-
-def predict_command(options: argparse.Namespace) -> None:
-    console = Console(verbosity=options.verbosity)
-    photos = find_photos(options.images, options.out)
-    predictor = Predictor(
-        options.checkpoint,
-        size=options.size and tuple(options.size),
-        window=options.window and tuple(options.window),
-        flip=options.flip,
-        scales=options.scales,
-        device=options.device,
-        precision=options.precision,
-    )
-    claim_folder(options.out, "--out")
-    log.info("%d photos with %s", len(photos), predictor.file)
-    predict_files(predictor, console, photos, options.out, options.probabilities)
-    log.info("labels and overlays are in %s", options.out)
-
-
-def export_network_command(options: argparse.Namespace) -> None:
-    Console(verbosity=options.verbosity)
-    size = options.size and tuple(options.size)
-    predictor = Predictor(options.checkpoint, size=size, device="cpu")
-    claim_folder(options.out.parent, "--out")
-    export_network(predictor, options.out, size)
-    log.info("%s gives the same labels as %s", options.out, predictor.file)
-
-
-def check_command(options: argparse.Namespace) -> None:
+def check(options: argparse.Namespace) -> None:
     """`check`: everything that can be found without training; then the plan.
 
     Raises UserError, once all problems are printed, if there are any.
@@ -1264,16 +778,6 @@ def check_command(options: argparse.Namespace) -> None:
     log.info("no problem found; to do: %s", amounts)
 
 
-# The commands that run no stage.
-_TOOLS = {
-    "check": check_command,
-    "score": score_command,
-    "import-weights": import_command,
-    "predict": predict_command,
-    "export-network": export_network_command,
-}
-
-
 def stage_name(options: argparse.Namespace, config: Config) -> str:
     """The stage that a single-stage command means."""
     k = config.iterations if options.k is None else options.k
@@ -1284,17 +788,6 @@ def stage_name(options: argparse.Namespace, config: Config) -> str:
         return f"k{k}/pseudo-labels-{i}"
     segmenter = "source-only" if k == 0 else f"k{k}/segmentation-{i}"
     return segmenter if options.command == "segment" else f"{segmenter}/evaluation"
-
-
-def claim_folder(folder: Path, key: str = "out") -> None:
-    """Make the folder of results that `key` sets. Raises UserError if it cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{key}: {folder} cannot be written to ({error.strerror})") from None
 
 
 def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
@@ -1308,45 +801,6 @@ def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
         mark, reason = ("run  ", entry.reason) if entry.run else ("reuse", "")
         lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {reason}".rstrip())
     return "\n".join(lines)
-
-
-def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    """The closing table, if there is something to show."""
-    if rows:
-        console.show(results_table(with_gains(rows)), describe_results(with_gains(rows)))
-
-
-def describe_results(rows: Sequence[dict[str, Any]]) -> str:
-    """The closing table as plain text: each network's mIoU, and its gain over source only.
-
-    The rows are those of `runtime.report.with_gains`.
-    """
-    lines = ["", f"{'network':<24}{'mIoU':>7}{'gain':>8}{'trained in':>16}"]
-    for row in rows:
-        gain = "" if row["gain"] is None else f"{100 * row['gain']:+.1f}"
-        miou, seconds = 100 * row["miou"], duration(row["seconds"])
-        lines.append(f"{row['stage']:<24}{miou:>7.1f}{gain:>8}{seconds:>16}")
-    return "\n".join(lines)
-
-
-def results_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The same for a terminal; the best network stands out."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("network")
-    for name in ("mIoU", "gain", "trained in"):
-        table.add_column(name, justify="right")
-    best = max(row["miou"] for row in rows)
-    for row in rows:
-        gain = row["gain"]
-        color = "" if not gain else "green" if gain > 0 else "red"
-        table.add_row(
-            f"{symbol(row['stage'])}  [dim]{row['stage']}[/dim]",
-            f"{100 * row['miou']:.1f}",
-            "" if gain is None else Text(f"{100 * gain:+.1f}", color),
-            duration(row["seconds"]),
-            style="bold" if row["miou"] == best else "",
-        )
-    return table
 
 
 def _file_digest(file: Path, key: str) -> str:

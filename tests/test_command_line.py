@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import commandline
 import pipeline
+import results
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,14 +56,16 @@ def test_single_stages_run_the_stage_they_mean(
 
 def test_settings_and_options_come_in_any_order(tiny_config):
     mixed = ["run", "seed=1", "--dry-run", "out=x", "--config", str(tiny_config), "iterations=1"]
-    options = pipeline.parse(mixed)
+    options = commandline.parse(mixed)
     assert options.overrides == ["seed=1", "out=x", "iterations=1"]
     assert options.dry_run and options.config == str(tiny_config)
-    options = pipeline.parse(["ablate", "--iterations", "0", "1", "out=x", "--seeds", "2", "a.b=3"])
+    options = commandline.parse(
+        ["ablate", "--iterations", "0", "1", "out=x", "--seeds", "2", "a.b=3"]
+    )
     assert (options.iterations, options.seeds) == ([0, 1], [2])
     assert options.overrides == ["out=x", "a.b=3"]
     row = "weak: segmentation.adversarial.weight=0"
-    assert pipeline.parse(["ablate", "--row", row]).row == [row]
+    assert commandline.parse(["ablate", "--row", row]).row == [row]
 
 
 def test_dry_run_writes_nothing(command, tmp_path):
@@ -79,14 +83,14 @@ def test_help_names_every_command(capsys):
 
 
 def test_frames_are_spread_over_the_data_set():
-    assert pipeline.frames(1) == [0]
-    assert pipeline.frames(3) == [0, 1, 2]
-    assert pipeline.frames(10) == [0, 3, 6, 9]
+    assert results.frames(1) == [0]
+    assert results.frames(3) == [0, 1, 2]
+    assert results.frames(10) == [0, 3, 6, 9]
 
 
 def test_position_of_networks():
-    assert pipeline.position("source-only") == (0, 0)
-    assert pipeline.position("k12/segmentation-3") == (12, 3)
+    assert results.position("source-only") == (0, 0)
+    assert results.position("k12/segmentation-3") == (12, 3)
 
 
 # Errors

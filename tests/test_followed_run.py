@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import pipeline
+import results
 from pipeline import main
 from runtime.config import load_config
 
@@ -41,14 +41,14 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     """The finished run's folder, and the report as it was at each writing."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     pages: list[str] = []
-    write_report = pipeline.write_report
+    write_report = results.write_report
 
-    def keep(file: Path, report: pipeline.Report) -> None:
+    def keep(file: Path, report: results.Report) -> None:
         write_report(file, report)
         pages.append(file.read_text(encoding="utf-8"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "write_report", keep)
+        patch.setattr(results, "write_report", keep)
         assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *SETTINGS]) == 0
     return folder, pages
 

@@ -228,7 +228,7 @@ def test_training_that_diverges_stops_with_its_last_good_state(
 def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_path, monkeypatch):
     seen = []
 
-    def look(self, stages, **named):
+    def look(self, **named):
         lock = FileLock(self.folder / "run.lock")
         try:
             lock.acquire(timeout=0)
@@ -237,7 +237,7 @@ def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_pa
         except TimeoutError:
             seen.append("held")
 
-    monkeypatch.setattr("pipeline.Loop.write_results", look)
+    monkeypatch.setattr("pipeline.Results.write", look)
     assert main(tiny(whole, tmp_path / "run", "iterations=0")) == 0
     assert set(seen) == {"held"}
     # Finished or not, plans are read without the lock.

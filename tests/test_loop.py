@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from domains.label_space import load_label_space
+from pipeline import run_loop
+from runtime.config import load_config
 
 CLASSES = 11
 NETWORKS = {
@@ -441,3 +443,11 @@ def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path
     assert_same_weights(cells[1].weights(), expected)
     assert cells[0].rows() == tiny_run.rows()[:1] and cells[1].rows() == tiny_run.rows()[:3]
     assert (folder / "ablation.md").is_file()
+
+
+def test_the_loop_from_python(tiny_run, tiny_config, tmp_path, capsys):
+    """As on the command line: here all is finished, and the rows are those of results.json."""
+    run = tiny_run.copy(tmp_path / "run")
+    rows = run_loop(load_config(tiny_config, [f"out={run.folder}"]), verbosity=-1)
+    assert rows == tiny_run.read("results.json") and len(rows) == len(NETWORKS)
+    assert capsys.readouterr().out == ""

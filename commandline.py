@@ -1,0 +1,376 @@
+"""The command line's words, and the commands that run no stage of the loop."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from domains.label_space import load_label_space
+from runtime import __version__
+from runtime.console import Console, log
+from runtime.errors import UserError
+from runtime.files import save_tensors, write_json
+from runtime.stages import versions
+from segmentation.export_network import export_network
+from segmentation.predictor import Predictor, find_photos, predict_files
+from segmentation.reference_weights import REFERENCES as SEGMENTATION
+from segmentation.reference_weights import TORCHVISION, import_weights
+from segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table, score
+from translation.reference_weights import NETWORKS as TRANSLATION
+from translation.reference_weights import import_translator
+from translation.reference_weights import import_weights as import_translation_weights
+
+_SINGLE = {
+    "translate": "train the translator of round K",
+    "export": "translate every source image with the translator of round K",
+    "segment": "train the segmentation network M(k,i); k 0 is source only",
+    "pseudo-label": "label the target confidently with M(k,i-1)",
+    "evaluate": "score M(k,i) on the validation images",
+}
+
+
+class ShowVersions(argparse.Action):
+    """Prints the versions that results may depend on, and stops."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for name, version in {"bdl": __version__, **versions()}.items():
+            print(f"{name:<12} {version}")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bdl",
+        description="Bidirectional learning for domain adaptation of semantic segmentation: a "
+        "translator and a segmentation network, trained in turns.",
+        epilog="Every stage that is finished for the same settings is reused. A run that was "
+        "stopped goes on with the same command.",
+    )
+    parser.add_argument(
+        "--version", action=ShowVersions, nargs=0, help="print versions of bdl and its libraries"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument(
+            "--config",
+            default="demo",
+            metavar="YAML",
+            help="configuration: a file, or the name of one of the project's own (default: demo)",
+        )
+        if name != "check":
+            command.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="print what would run and what is reused; stop",
+            )
+        add_loudness(command)
+        command.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key=value",
+            help="settings that replace those of the file, e.g. seed=1 segmentation.steps=500",
+        )
+        return command
+
+    run = add("run", "the whole loop: translate, train, pseudo-label, retranslate")
+    run.add_argument(
+        "--from-stage",
+        metavar="STAGE",
+        help="run this stage again and all that depends on it, e.g. k1/translator",
+    )
+    ablation = add("ablate", "the loop for several K, N, seeds and settings, in one table")
+    for option, meaning in (
+        ("--iterations", "values of K"),
+        ("--self-training-steps", "values of N"),
+        ("--seeds", "seeds"),
+    ):
+        ablation.add_argument(
+            option,
+            type=int,
+            nargs="+",
+            metavar="NUMBER",
+            help=f"{meaning} (default: as configured)",
+        )
+    ablation.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar='"NAME: key=value ..."',
+        help="a further variant of the settings; can be given several times",
+    )
+    for name, text in _SINGLE.items():
+        command = add(name, text)
+        command.add_argument("--k", type=int, metavar="K", help="round (default: the last)")
+        if name not in ("translate", "export"):
+            command.add_argument(
+                "--i", type=int, metavar="I", help="self-training step (default: the last)"
+            )
+        command.add_argument(
+            "--again", action="store_true", help="run it again even if it is finished"
+        )
+    check = add("check", "find what is wrong with configuration and data, all of it; plan")
+    check.add_argument("--pixels", action="store_true", help="decode every image and label file")
+    add_score(commands)
+    add_import_weights(commands)
+    add_predict(commands)
+    add_export_network(commands)
+    return parser
+
+
+def add_score(commands: Any) -> None:
+    text = "IoU of any predictions stored as PNG files of train ids; needs no model"
+    command = commands.add_parser("score", help=text, description=f"{text}.")
+    command.add_argument("--predictions", required=True, metavar="DIR", help="PNG files, any depth")
+    command.add_argument("--labels", required=True, metavar="DIR", help="the same, of equal names")
+    command.add_argument(
+        "--label-space",
+        default="cityscapes19",
+        metavar="NAME",
+        help="one of the project's own, or a YAML file (default: cityscapes19)",
+    )
+    command.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="NAME",
+        help="how the labels count classes: own (train ids), an encoding of the label space, e.g. "
+        "label_id, or auto: told by their names or ids (default)",
+    )
+    command.add_argument("--json", metavar="FILE", help="write the scores there")
+
+
+def add_import_weights(commands: Any) -> None:
+    text = "make published or torchvision weights a file of this project"
+    command = commands.add_parser(
+        "import-weights",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: initial weights for segmentation.weights, or a "
+        "trained network that every command can use.",
+    )
+    command.add_argument("origin", metavar="IN", help=f"published file, or '{TORCHVISION}'")
+    command.add_argument("out", metavar="OUT", help="file to write")
+    command.add_argument("--network", required=True, choices=[*SEGMENTATION, *TRANSLATION])
+    command.add_argument(
+        "--branches",
+        type=int,
+        choices=(2, 4),
+        help="deeplab_v2: branches of the head to sum (default: told by the weights)",
+    )
+    command.add_argument(
+        "--back",
+        metavar="FILE",
+        help="generator: that of target to source; OUT is then a whole translator, for "
+        "translation.checkpoints",
+    )
+    command.add_argument(
+        "--label-space",
+        default="cityscapes19",
+        metavar="NAME",
+        help="classes of a trained network (default: cityscapes19)",
+    )
+
+
+def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "label your own photos with a trained network"
+    command = commands.add_parser(
+        "predict",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: label maps with the classes' colours, and "
+        "overlays.",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run's folder (its last network), or a segmenter.pt",
+    )
+    command.add_argument(
+        "--images", type=Path, required=True, metavar="PATH", help="a photo, or a folder of photos"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the results"
+    )
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("W", "H"),
+        help="size that photos are resized to for the network (default: the width it was trained "
+        "at, in a run's folder; else the photo's own)",
+    )
+    command.add_argument(
+        "--window", type=int, nargs=2, metavar=("W", "H"), help="slide a window of this size"
+    )
+    command.add_argument("--flip", action="store_true", help="mean with the mirrored photo's")
+    command.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="mean over the photo resized by each factor",
+    )
+    command.add_argument(
+        "--probabilities", action="store_true", help="also write class probabilities (npz, 16 bit)"
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    command.add_argument(
+        "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed", "auto")
+    )
+    add_loudness(command)
+
+
+def add_export_network(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    text = "a trained network for other programs, as ONNX or a torch.export archive"
+    command = commands.add_parser("export-network", help=text, description=f"Writes {text}.")
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run's folder (its last network), or a segmenter.pt",
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="NAME.onnx or NAME.pt2"
+    )
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("W", "H"),
+        help="size of the images it will take (default: that of its training)",
+    )
+    add_loudness(command)
+
+
+def add_loudness(command: argparse.ArgumentParser) -> None:
+    loudness = command.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "--quiet",
+        dest="verbosity",
+        action="store_const",
+        const=-1,
+        default=0,
+        help="print only warnings and results",
+    )
+    loudness.add_argument(
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const=1,
+        help="print each entry of the curves",
+    )
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options and settings in any order; argparse alone wants all settings in one place, and not
+    after an option that takes several values."""
+    parser = make_parser()
+    settings = [item for item in arguments if re.match(r"[a-z_][\w.]*=", item)]
+    options = parser.parse_args([item for item in arguments if item not in settings])
+    if settings and not hasattr(options, "overrides"):
+        parser.error(f"{options.command} takes no settings, such as {settings[0]}")
+    if settings:
+        options.overrides += settings
+    return options
+
+
+def score_command(options: argparse.Namespace) -> None:
+    """`score`: any predictions against labels."""
+    console = Console()
+    space = load_label_space(options.label_space)
+    pairs = find_pairs(Path(options.predictions), Path(options.labels))
+    encoding = options.encoding
+    if encoding == AUTO:
+        encoding = pairs.encoding or detect_encoding([label for _, label in pairs.files], space)
+        log.info("labels: taken as %s", "train ids" if encoding == OWN else encoding)
+    table = own_table(space) if encoding == OWN else space.table(encoding)
+    with console.track("score", len(pairs.files), unit="images") as task:
+        scores = score(pairs.files, space, table, task.advance)
+    if pairs.left_out:
+        log.info("%d predictions have no label and were left out", pairs.left_out)
+    log.info("%s", describe_scores(scores))
+    if options.json:
+        write_json(Path(options.json), scores)
+
+
+def describe_scores(scores: dict[str, Any]) -> str:
+    """IoU by class and the means, in percent; - for what is in neither file."""
+    rows = {**scores["iou"], **{key: value for key, value in scores.items() if key != "iou"}}
+    return "\n".join(
+        f"{name:<16}" + (f"{100 * value:>7.2f}" if value is not None else f"{'-':>7}")
+        for name, value in rows.items()
+    )
+
+
+def import_command(options: argparse.Namespace) -> None:
+    """`import-weights`: a file of other code becomes one of this project."""
+    Console()
+    if Path(options.origin).resolve() == Path(options.out).resolve():
+        raise UserError(f"{options.out}: is the file to import; give another name for OUT")
+    if options.back is not None and options.network != "generator":
+        raise UserError("--back: goes with --network generator; leave it out")
+    if options.network in TRANSLATION:
+        if options.branches is not None:
+            raise UserError(f"--branches: {options.network} has no branches; leave it out")
+        if options.back is not None:
+            content, note = import_translator(options.origin, options.back)
+        else:
+            content, note = import_translation_weights(options.origin, options.network)
+    else:
+        space = load_label_space(options.label_space)
+        content, note = import_weights(options.origin, options.network, space, options.branches)
+    save_tensors(Path(options.out), content)
+    log.info("%s: %s", options.out, note)
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    console = Console(verbosity=options.verbosity)
+    photos = find_photos(options.images, options.out)
+    predictor = Predictor(
+        options.checkpoint,
+        size=options.size and tuple(options.size),
+        window=options.window and tuple(options.window),
+        flip=options.flip,
+        scales=options.scales,
+        device=options.device,
+        precision=options.precision,
+    )
+    claim_folder(options.out, "--out")
+    log.info("%d photos with %s", len(photos), predictor.file)
+    predict_files(predictor, console, photos, options.out, options.probabilities)
+    log.info("labels and overlays are in %s", options.out)
+
+
+def export_network_command(options: argparse.Namespace) -> None:
+    Console(verbosity=options.verbosity)
+    size = options.size and tuple(options.size)
+    predictor = Predictor(options.checkpoint, size=size, device="cpu")
+    claim_folder(options.out.parent, "--out")
+    export_network(predictor, options.out, size)
+    log.info("%s gives the same labels as %s", options.out, predictor.file)
+
+
+def claim_folder(folder: Path, key: str = "out") -> None:
+    """Make the folder of results that `key` sets. Raises UserError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{key}: {folder} cannot be written to ({error.strerror})") from None
+
+
+# The commands that need no configuration, and so no loop.
+TOOLS = {
+    "score": score_command,
+    "import-weights": import_command,
+    "predict": predict_command,
+    "export-network": export_network_command,
+}

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from domains.label_space import load_label_space
 from runtime import __version__
@@ -20,6 +20,8 @@ from segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table
 from translation.reference_weights import NETWORKS as TRANSLATION
 from translation.reference_weights import import_translator
 from translation.reference_weights import import_weights as import_translation_weights
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _SINGLE = {
     "translate": "train the translator of round K",
@@ -120,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_score(commands: Any) -> None:
+def add_score(commands: Commands) -> None:
     text = "IoU of any predictions stored as PNG files of train ids; needs no model"
     command = commands.add_parser("score", help=text, description=f"{text}.")
     command.add_argument("--predictions", required=True, metavar="DIR", help="PNG files, any depth")
@@ -141,7 +143,7 @@ def add_score(commands: Any) -> None:
     command.add_argument("--json", metavar="FILE", help="write the scores there")
 
 
-def add_import_weights(commands: Any) -> None:
+def add_import_weights(commands: Commands) -> None:
     text = "make published or torchvision weights a file of this project"
     command = commands.add_parser(
         "import-weights",
@@ -172,7 +174,7 @@ def add_import_weights(commands: Any) -> None:
     )
 
 
-def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_predict(commands: Commands) -> None:
     text = "label your own photos with a trained network"
     command = commands.add_parser(
         "predict",
@@ -180,13 +182,7 @@ def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description=f"{text[0].upper()}{text[1:]}: label maps with the classes' colours, and "
         "overlays.",
     )
-    command.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="a run's folder (its last network), or a segmenter.pt",
-    )
+    add_checkpoint(command)
     command.add_argument(
         "--images", type=Path, required=True, metavar="PATH", help="a photo, or a folder of photos"
     )
@@ -223,18 +219,10 @@ def add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add_loudness(command)
 
 
-def add_export_network(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> None:
+def add_export_network(commands: Commands) -> None:
     text = "a trained network for other programs, as ONNX or a torch.export archive"
     command = commands.add_parser("export-network", help=text, description=f"Writes {text}.")
-    command.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="a run's folder (its last network), or a segmenter.pt",
-    )
+    add_checkpoint(command)
     command.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="NAME.onnx or NAME.pt2"
     )
@@ -246,6 +234,16 @@ def add_export_network(
         help="size of the images it will take (default: that of its training)",
     )
     add_loudness(command)
+
+
+def add_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run's folder (its last network), or a segmenter.pt",
+    )
 
 
 def add_loudness(command: argparse.ArgumentParser) -> None:

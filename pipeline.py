@@ -169,11 +169,7 @@ class Loop:
                     self.training_samples("target", self.unlabelled("target"), view),
                     self.score_maps(segmenter),
                     start=self.folder / start.name if start else None,
-                    seed=self.config.seed,
-                    workers=self.config.data.workers,
-                    log_every=self.config.log_every,
-                    checkpoint_every=self.config.checkpoint_every,
-                    keep_checkpoints=self.config.keep_checkpoints,
+                    **self.training_options(),
                 )
 
         used = asdict(config)
@@ -262,11 +258,7 @@ class Loop:
                     if target is not None
                     else None,
                     steps=steps,
-                    seed=self.config.seed,
-                    workers=self.config.data.workers,
-                    log_every=self.config.log_every,
-                    checkpoint_every=self.config.checkpoint_every,
-                    keep_checkpoints=self.config.keep_checkpoints,
+                    **self.training_options(),
                 )
 
         used = asdict(config)
@@ -374,6 +366,16 @@ class Loop:
 
     def common_settings(self) -> dict[str, Any]:
         return {"seed": self.config.seed, "precision": self.config.precision}
+
+    def training_options(self) -> dict[str, int]:
+        """What both trainings take, whatever they train."""
+        return {
+            "seed": self.config.seed,
+            "workers": self.config.data.workers,
+            "log_every": self.config.log_every,
+            "checkpoint_every": self.config.checkpoint_every,
+            "keep_checkpoints": self.config.keep_checkpoints,
+        }
 
     def needs(self, *roles: str) -> tuple[Stage, ...]:
         """The stages that render the images of those roles, if the run renders them."""

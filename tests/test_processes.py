@@ -58,7 +58,7 @@ def pair(tiny_config, tmp_path_factory) -> tuple[Run, list[dict[tuple[str, str],
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     loaded = []

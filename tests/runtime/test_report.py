@@ -313,7 +313,7 @@ def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
         f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900",
         "--virtual-time-budget=4000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, timeout=120, check=True, text=True).stdout
+    dom = subprocess.run(command, capture_output=True, timeout=600, check=True, text=True).stdout
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom)
     assert found is not None
     probe = json.loads(html.unescape(found[1]))

@@ -52,11 +52,10 @@ class Results:
         rows = []
         finished = {stage.name for stage in self.finished()}
         for stage in self.stages:
-            folder = self.folder / stage.name
-            scores = read_metrics(folder / "evaluation")
-            manifest = read_manifest(folder)
             if not finished.issuperset({stage.name, f"{stage.name}/evaluation"}):
                 continue
+            folder = self.folder / stage.name
+            scores, manifest = read_metrics(folder / "evaluation"), read_manifest(folder)
             assert scores is not None and manifest is not None
             k, i = position(stage.name)
             means = {key: scores[key] for key in ("miou", *self.problem.space.subsets)}

@@ -70,7 +70,11 @@ class Console:
         self.loop_place = (0, 0)  # stages behind us, and of how many
 
     def log_to(self, file: Path) -> None:
+        """What is said from now on goes to the end of `file`, too, and to no file before it."""
         if self.speaking:
+            for earlier in [item for item in log.handlers if isinstance(item, _LogFile)]:
+                log.removeHandler(earlier)
+                earlier.close()
             file.parent.mkdir(parents=True, exist_ok=True)
             handler = _LogFile(file, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))

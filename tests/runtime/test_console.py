@@ -69,6 +69,18 @@ def test_messages_go_to_the_log_file_with_their_time(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hello 5\n", text)
 
 
+def test_each_run_of_a_process_has_a_log_file_of_its_own(tmp_path):
+    """As those of an ablation, which are made one after the other."""
+    console = Console()
+    for name in ("one", "two"):
+        console.log_to(tmp_path / name)
+        log.info("run %s", name)
+    assert [(tmp_path / name).read_text().split()[2:] for name in ("one", "two")] == [
+        ["run", "one"],
+        ["run", "two"],
+    ]
+
+
 def test_other_processes_are_silent(tmp_path, capsys):
     console = Console(speaking=False)
     console.log_to(tmp_path / "log.txt")

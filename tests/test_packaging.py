@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("configs", "domains", "runtime", "segmentation", "translation")
 SCRIPT = """
@@ -55,10 +57,11 @@ def test_a_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     assert (elsewhere / "report.html").is_file()
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     """`--version` names bdl and the libraries that results depend on."""
-    command = [sys.executable, str(ROOT / "pipeline.py"), "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-    named = dict(line.split() for line in done.stdout.splitlines())
+    with pytest.raises(SystemExit) as stop:
+        pipeline.main(["--version"])
+    assert stop.value.code == 0
+    named = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert named["bdl"] == "0.1.0"
     assert {"python", "torch", "torchvision", "kornia", "timm", "numpy"} <= set(named)

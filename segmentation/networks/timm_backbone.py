@@ -1,6 +1,7 @@
-"""Any convolutional backbone of timm, dilated to stride 8, with a small decoder."""
+"""Any convolutional backbone of timm, dilated, with a small decoder."""
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,37 @@ _PACKAGED = {
 
 
 class TimmBackbone(Segmenter):
-    """Scores at stride 4: the backbone's stride-8 features through a context module, joined
-    with its stride-4 features.
+    """Scores at stride 4: the backbone's deep features through a context module, joined with its
+    stride-4 features.
 
     `backbone` is a timm model that gives feature maps and can be dilated; with `pretrained` its
     ImageNet weights come from an installed weights package, else from timm's hub. `width` is
-    the decoder's number of channels.
+    the decoder's number of channels; `output_stride`, 8 or 16, that of the deep features: 16 is
+    coarser, and several times as fast on a CPU.
     """
 
     head_prefixes = ("context.", "detail.", "fuse.", "classifier.")
 
     def __init__(
-        self, num_classes: int, backbone: str, pretrained: bool = True, width: int = 96
+        self,
+        num_classes: int,
+        backbone: str,
+        pretrained: bool = True,
+        width: int = 96,
+        output_stride: int = 8,
     ) -> None:
         super().__init__()
+        if output_stride not in (8, 16):
+            raise UserError(
+                f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
+            )
         self.num_classes = num_classes
         packaged = _packaged_weights(backbone) if pretrained else None
         try:
             features: Any = timm.create_model(
                 backbone,
                 features_only=True,
-                output_stride=8,
+                output_stride=output_stride,
                 out_indices=(1, -1),
                 pretrained=pretrained and packaged is None,
             )
@@ -52,7 +63,7 @@ class TimmBackbone(Segmenter):
             raise UserError(_failure(backbone, error)) from None
         except TypeError:
             raise UserError(
-                f"segmentation.network: timm's '{backbone}' gives no maps of stride 8; choose a "
+                f"segmentation.network: timm's '{backbone}' gives no maps of stride {output_stride}; choose a "
                 "convolutional backbone"
             ) from None
         config = timm.get_pretrained_cfg(backbone)
@@ -65,6 +76,9 @@ class TimmBackbone(Segmenter):
             mean, std = (center,) * 3, (spread,) * 3
         self.normalize = Normalization(mean, std)
         self.backbone = features
+        self.has_depthwise = any(
+            isinstance(module, nn.Conv2d) and module.groups > 1 for module in features.modules()
+        )
         shallow, deep = features.feature_info.channels()
         self.context = _Context(deep, width)
         self.detail = _conv(shallow, width // 2, kernel=1)
@@ -72,11 +86,20 @@ class TimmBackbone(Segmenter):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def scores(self, images: Tensor) -> Tensor:
-        shallow, deep = self.backbone(self.normalize(images))
+        with self._exact_on_cpu(images):
+            shallow, deep = self.backbone(self.normalize(images))
         deep = F.interpolate(
             self.context(deep), size=shallow.shape[-2:], mode="bilinear", align_corners=False
         )
         return self.classifier(self.fuse(torch.cat([self.detail(shallow), deep], dim=1)))
+
+    def _exact_on_cpu(self, images: Tensor) -> AbstractContextManager[Any]:
+        """Float32 for depthwise convolutions on the CPU, whatever the precision: PyTorch's bf16
+        gradient of their weights (seen with 2.14) takes in memory that was never written, now
+        and then NaN. In float32 they are no slower."""
+        if self.has_depthwise and images.device.type == "cpu":
+            return torch.autocast("cpu", enabled=False)
+        return nullcontext()
 
     def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
         decoder = [self.context, self.detail, self.fuse, self.classifier]

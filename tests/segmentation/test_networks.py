@@ -75,6 +75,32 @@ def test_timm_features_are_dilated_not_shrunk():
     assert deep.shape[1] == 512  # the last stage's
 
 
+@torch.no_grad()
+def test_output_stride_16_halves_the_deep_features_alone():
+    network = build_segmenter("timm:resnet18", 5, pretrained=False, output_stride=16).eval()
+    shallow, deep = network.backbone(torch.rand(1, 3, 64, 96))
+    assert shallow.shape[-2:] == (16, 24) and deep.shape[-2:] == (4, 6)
+    with pytest.raises(UserError, match="output_stride: is 12, must be 8 or 16"):
+        build_segmenter("timm:resnet18", 5, pretrained=False, output_stride=12)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("timm:tf_efficientnet_lite0", torch.float32), ("timm:resnet18", torch.bfloat16)],
+)
+def test_depthwise_backbones_stay_in_float32_on_the_cpu(name, expected):
+    """PyTorch's bf16 gradients of depthwise weights are not to be relied on there."""
+    network = build(name)
+    seen = set()
+    for module in network.backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, given, made: seen.add(made.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(torch.rand(2, 3, 32, 32))
+    assert seen == {expected}
+    assert logits.dtype == torch.bfloat16  # the decoder's
+
+
 def test_upsampling_puts_corners_on_corners():
     maps = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
     assert upsample(maps, (3, 3))[0, 0].tolist() == [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]]

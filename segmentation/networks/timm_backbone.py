@@ -63,8 +63,8 @@ class TimmBackbone(Segmenter):
             raise UserError(_failure(backbone, error)) from None
         except TypeError:
             raise UserError(
-                f"segmentation.network: timm's '{backbone}' gives no maps of stride {output_stride}; choose a "
-                "convolutional backbone"
+                f"segmentation.network: timm's '{backbone}' gives no maps of stride "
+                f"{output_stride}; choose a convolutional backbone"
             ) from None
         config = timm.get_pretrained_cfg(backbone)
         mean = config.mean if config else IMAGENET_DEFAULT_MEAN

@@ -35,10 +35,14 @@ def open_label(file: Path) -> Image.Image:
     image = _open(file)
     if image.mode in ("L", "P"):
         # As bytes: conversion to "L" would turn palette indices into brightness.
-        return Image.fromarray(np.asarray(image, np.uint8))
+        ids = np.asarray(image, np.uint8)
+        bits = _png_bits(file)
+        if image.mode == "L" and bits in (2, 4):
+            ids = ids // (255 // (2**bits - 1))  # Pillow has spread them over 0..255
+        return Image.fromarray(ids)
     if image.mode in _LABEL_MODES:
         return Image.fromarray(np.asarray(image).astype(np.uint16))
-    if image.mode == "RGB" and _is_16_bit_png(file):
+    if image.mode == "RGB" and _png_bits(file) == 16:
         # Pillow cuts 48-bit pixels to 8 bits a channel; torchvision keeps them.
         channels = decode_image(str(file), mode=ImageReadMode.UNCHANGED)
         return Image.fromarray(channels[0].numpy().astype(np.uint16))
@@ -59,7 +63,7 @@ def check_image(file: Path) -> tuple[int, int]:
 def check_label(file: Path) -> tuple[int, int]:
     """The same for a label file; raises UserError as well if its pixels are no class ids."""
     size, mode = _read_header(file)
-    if mode not in _LABEL_MODES and not (mode == "RGB" and _is_16_bit_png(file)):
+    if mode not in _LABEL_MODES and not (mode == "RGB" and _png_bits(file) == 16):
         raise _no_label_map(file, mode)
     return size
 
@@ -140,7 +144,8 @@ def _no_label_map(file: Path, mode: str) -> UserError:
     )
 
 
-def _is_16_bit_png(file: Path) -> bool:
+def _png_bits(file: Path) -> int | None:
+    """Bits of a PNG's channels (or palette indices); None for another format."""
     with open(file, "rb") as opened:
         header = opened.read(25)
-    return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24] == 16
+    return header[24] if header[:8] == b"\x89PNG\r\n\x1a\n" else None

@@ -1,5 +1,8 @@
 """Image and label files: what their bytes mean, and what is refused."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -35,9 +38,6 @@ def test_16_bit_labels(tmp_path):
 
 def test_the_first_channel_of_a_48_bit_file_is_the_class(tmp_path):
     """As SYNTHIA's: class, instance, nothing, 16 bits each."""
-    import struct
-    import zlib
-
     width, height = 3, 2
     pixels = np.zeros((height, width, 3), ">u2")
     pixels[..., 0] = [[0, 1, 22], [15, 300, 21]]
@@ -117,3 +117,26 @@ def test_to_tensor_is_channels_first():
     assert torch.equal(
         to_tensor(Image.fromarray(pixels)), torch.from_numpy(pixels).permute(2, 0, 1)
     )
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_grey_labels_of_few_bits_keep_their_ids(tmp_path, bits):
+    """A grey PNG written by hand, byte for byte: width 4, height 1, ids 0 1 2 3."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    packed = sum(value << (bits * (3 - place)) for place, value in enumerate([0, 1, 2, 3]))
+    line = b"\0" + packed.to_bytes(4 * bits // 8, "big")
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    file = tmp_path / "label.png"
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(line))
+        + chunk(b"IEND", b"")
+    )
+    assert np.asarray(open_label(file)).tolist() == [[0, 1, 2, 3]]

@@ -47,7 +47,8 @@ from runtime.files import (
     write_text,
 )
 from runtime.lock import claimed, require_writable
-from runtime.processes import failed_child, launched
+from runtime.memory import PeakMemory
+from runtime.processes import failed_child, largest, launched
 from runtime.stages import (
     Entry,
     Metrics,
@@ -588,12 +589,13 @@ class Loop:
                 begin(self.folder, stage)
                 results.write(working_on=stage)
             self.fabric.barrier()
-            started = time.monotonic()
+            started, peak = time.monotonic(), PeakMemory()
             metrics = stage.action(folder)
             seconds = metrics.pop("seconds", time.monotonic() - started)
+            memory = {name: largest(self.fabric, size) for name, size in peak.read().items()}
             time_left.learn(stage, seconds)
             if main:
-                finish(self.folder, stage, metrics, seconds, self.about())
+                finish(self.folder, stage, metrics, seconds, {**self.about(), **memory})
                 remove_checkpoints(folder)
                 results.track(tracker, stage)
             self.fabric.barrier()
@@ -724,7 +726,7 @@ def ablate(options: argparse.Namespace) -> None:
                 run_cell(cell, [])
             return
         lines = run_ablation(folder, cells, run_cell)
-        log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.md")
+        log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.html")
 
 
 def parse_row(text: str) -> tuple[str, list[str]]:

@@ -94,7 +94,8 @@ class Report:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template beside this file; all pages share the report's style and its zoom."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -107,19 +108,19 @@ def _template() -> jinja2.Template:
         "percent": percent,
         "points": points,
         "duration": duration,
+        "size": byte_size,
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
         "symbol": symbol,
     }
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def write_report(file: Path, report: Report) -> None:
     """Write the report, self-contained: it opens from disk, without a network."""
-    written = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     finished = [record for record in report.records if record.manifest is not None]
-    text = _template().render(
+    text = template("report.html.j2").render(
         report=report,
-        written=written,
+        written=now(),
         finished=finished,
         networks=with_gains(report.rows),
         best=max(report.rows, key=lambda row: row["miou"], default=None),
@@ -130,11 +131,17 @@ def write_report(file: Path, report: Report) -> None:
         translation_charts=translation_charts(finished),
         pseudo_labels=[record for record in finished if record.kind == "pseudo-label"],
         times=times(finished),
+        memory=memory(finished),
         kinds=kind_times(finished),
         warnings=warnings(finished),
         made_with=made_with(finished),
     )
     write_text(file, text)
+
+
+def now() -> str:
+    """When a page is written, for its reader."""
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 # Names and numbers
@@ -167,6 +174,11 @@ def points(value: float | None) -> str:
         return _DASH
     rounded = f"{100 * value:+.1f}"
     return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", _MINUS)
+
+
+def byte_size(number: float) -> str:
+    """Bytes as a person says them: 640 MB, 1.5 GB."""
+    return f"{number / 1e9:.1f} GB" if number >= 999.5e6 else f"{number / 1e6:.0f} MB"
 
 
 def with_gains(rows: Sequence[Row]) -> list[Row]:
@@ -284,6 +296,17 @@ def times(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     return {
         name: {"seconds": value, "share": 100 * value / longest} for name, value in seconds.items()
     }
+
+
+def memory(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Peak memory in bytes by column of the table and name of the stage; a column that no stage
+    fills is left out."""
+    columns = {"peak memory": "peak_memory", "of the GPU": "peak_gpu_memory"}
+    found = {
+        title: {r.name: r.manifest[key] for r in records if r.manifest and key in r.manifest}
+        for title, key in columns.items()
+    }
+    return {title: sizes for title, sizes in found.items() if sizes}
 
 
 def kind_times(records: Sequence[Record]) -> list[tuple[str, float]]:

@@ -22,6 +22,7 @@ from runtime.report import (
     Report,
     Strip,
     beside,
+    byte_size,
     data_url,
     most_moved,
     percent,
@@ -205,6 +206,25 @@ def test_names_from_disk_are_escaped(page: Path) -> None:
     for name in ("run <1>", "sky <b>", "x<y", "loss <rose>"):
         assert name not in text
         assert html.escape(name) in text
+
+
+def test_peak_memory_stands_beside_the_time_of_stages_that_know_it(
+    page: Path, report: Report
+) -> None:
+    assert "peak memory" not in page.read_text(encoding="utf-8")
+    assert report.records[0].manifest is not None
+    report.records[0].manifest["peak_memory"] = 1_540_000_000
+    write_report(page, report)
+    (row,) = re.findall(
+        r"<tr><th scope=\"row\">source-only</th>.*?</tr>", page.read_text(), re.DOTALL
+    )
+    assert "<td>1.5 GB</td>" in row
+    assert "<th>peak memory</th>" in page.read_text() and "of the GPU" not in page.read_text()
+
+
+def test_bytes_are_said_in_the_unit_that_fits() -> None:
+    sizes = [byte_size(n) for n in (640_000_000, 999_600_000, 999_400_000, 1_540_000_000)]
+    assert sizes == ["640 MB", "1.0 GB", "999 MB", "1.5 GB"]
 
 
 def test_nothing_is_fetched(page: Path) -> None:

@@ -1,0 +1,37 @@
+"""Peak memory of a piece of work, as far as the system tells it."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows, where nothing in the standard library tells it
+    resource = None  # type: ignore[assignment]
+
+
+class PeakMemory:
+    """The most memory in use since this object was made.
+
+    Of the main memory, that is the process's own resident memory, without the processes that load
+    images. Only Linux can forget an earlier peak; elsewhere it is that of the process so far.
+    """
+
+    def __init__(self) -> None:
+        with suppress(OSError):  # not Linux, or a container that forbids it
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def read(self) -> dict[str, int]:
+        """Bytes: "peak_memory", and "peak_gpu_memory" where there is a GPU; empty on Windows
+        without one."""
+        found = {}
+        if resource is not None:
+            unit = 1 if sys.platform == "darwin" else 1024
+            found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        if torch.cuda.is_available():
+            found["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
+        return found

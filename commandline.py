@@ -8,11 +8,14 @@ from typing import Any, TypeAlias
 
 from domains.label_space import load_label_space
 from runtime import __version__
+from runtime.comparison import as_text, write_comparison
+from runtime.comparison import notes as comparison_notes
 from runtime.console import Console, log
 from runtime.errors import UserError
 from runtime.files import save_tensors, write_json
 from runtime.stages import versions
 from segmentation.export_network import export_network
+from segmentation.finished_runs import class_colors, compared_frames, read_runs
 from segmentation.predictor import Predictor, find_photos, predict_files
 from segmentation.reference_weights import REFERENCES as SEGMENTATION
 from segmentation.reference_weights import TORCHVISION, import_weights
@@ -119,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_import_weights(commands)
     add_predict(commands)
     add_export_network(commands)
+    add_compare(commands)
     return parser
 
 
@@ -246,6 +250,25 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compare(commands: Commands) -> None:
+    text = "finished runs side by side, in one HTML page and a table"
+    command = commands.add_parser("compare", help=text, description=f"Puts {text}.")
+    command.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folders of runs; the first is the measure",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison.html"),
+        metavar="FILE",
+        help="the page to write (default: comparison.html)",
+    )
+
+
 def add_loudness(command: argparse.ArgumentParser) -> None:
     loudness = command.add_mutually_exclusive_group()
     loudness.add_argument(
@@ -354,6 +377,19 @@ def export_network_command(options: argparse.Namespace) -> None:
     log.info("%s gives the same labels as %s", options.out, predictor.file)
 
 
+def compare_command(options: argparse.Namespace) -> None:
+    """`compare`: finished runs side by side."""
+    Console()
+    if len(options.runs) < 2:
+        raise UserError("compare: takes two runs or more; give their folders")
+    runs = read_runs(options.runs)
+    compared = [run.compared for run in runs]
+    write_comparison(options.out, compared, class_colors(runs[0]), compared_frames(runs))
+    for note in comparison_notes(compared):
+        log.warning("%s", note)
+    log.info("%s\nsee %s", as_text(compared), options.out)
+
+
 def claim_folder(folder: Path, key: str = "out") -> None:
     """Make the folder of results that `key` sets. Raises UserError if it cannot be written to."""
     try:
@@ -371,4 +407,5 @@ TOOLS = {
     "import-weights": import_command,
     "predict": predict_command,
     "export-network": export_network_command,
+    "compare": compare_command,
 }

@@ -6,14 +6,19 @@ fingerprint is taken over from there, so that cells share all they can.
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from runtime.charts import Series, category_chart, standalone
 from runtime.config import Config
 from runtime.files import write_json, write_text
+from runtime.report import now, symbol, template
 
 Row = dict[str, Any]
 
@@ -48,7 +53,7 @@ class Line:
 def run_ablation(
     folder: Path, cells: Sequence[Cell], run: Callable[[Cell, list[Path]], list[Row]]
 ) -> list[Line]:
-    """Run every cell and write `folder`/ablation.json, .md and .csv, anew after each.
+    """Run every cell and write `folder`/ablation.json, .md, .csv, .svg and .html, anew after each.
 
     `run(cell, others)` makes the cell's run, taking over what it can from the folders `others`,
     and returns the rows of its results.json.
@@ -61,6 +66,8 @@ def run_ablation(
         write_json(folder / "ablation.json", [vars(line) for line in lines])
         write_text(folder / "ablation.md", as_markdown(lines))
         write_text(folder / "ablation.csv", as_csv(lines))
+        write_text(folder / "ablation.svg", as_plot(lines))
+        write_text(folder / "ablation.html", as_page(folder.resolve().name, lines, len(cells)))
     return lines
 
 
@@ -100,6 +107,54 @@ def as_csv(lines: Sequence[Line]) -> str:
         for seed in line.miou:
             writer.writerow([*cell, seed, line.miou[seed], line.gain[seed]])
     return text.getvalue()
+
+
+def chart(lines: Sequence[Line]) -> Markup:
+    """mIoU in % over the networks: a dot a seed, a line through the means of each variant."""
+    networks = list(dict.fromkeys(line.network for line in lines))
+    networks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    series = [
+        Series(variant, [_seeds(lines, variant, network) for network in networks], place + 1)
+        for place, variant in enumerate(_variants(lines))
+    ]
+    return category_chart("mIoU by network", [symbol(network) for network in networks], series)
+
+
+def as_plot(lines: Sequence[Line]) -> str:
+    """The chart as an SVG file of its own, with a legend where there are several variants."""
+    variants = _variants(lines)
+    return standalone(chart(lines), variants if len(variants) > 1 else [])
+
+
+def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
+    """The chart and the table as one self-contained HTML page; `cells` are the runs planned."""
+    seeds = sorted({seed for line in lines for seed in line.miou})
+    made = {(line.variant, line.iterations, line.self_training_steps) for line in lines}
+    return template("ablation.html.j2").render(
+        title=title,
+        lines=[(line, _spread(list(line.miou.values()))) for line in lines],
+        best=max(lines, key=lambda line: statistics.fmean(line.miou.values()), default=None),
+        variants=_variants(lines),
+        seeds=seeds,
+        chart=chart(lines),
+        settings=len(made),
+        cells=cells,
+        written=now(),
+        roles=False,
+    )
+
+
+def _variants(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(line.variant for line in lines))
+
+
+def _seeds(lines: Sequence[Line], variant: str, network: str) -> list[float]:
+    """A network's mIoU in %, by seed. What K and N the run had does not change it."""
+    values: dict[int, float] = {}
+    for line in lines:
+        if (line.variant, line.network) == (variant, network):
+            values |= line.miou
+    return [100 * value for value in values.values()]
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,37 @@ from markupsafe import Markup
 COLORS = 8  # the style sheet names as many: .c0 to .c7
 
 _WIDTH, _HEIGHT = 340, 190
+_WIDE = 480, 250  # width and height of a chart of categories
+_BESIDE = 6  # pixels between the dots of two series
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 10, 24
 _DRAWN = 150  # points that a line is drawn with at most
 _HOVERED = 24  # points of a line that tell their value
+
+_LEGEND = 18  # pixels that a line of a legend takes
+
+# What pages take from their style sheet: light, and dark where the reader prefers it.
+_STYLE = (
+    "svg{font-family:system-ui,sans-serif;background:#fbfbfa}"
+    "text{font-size:10.5px;fill:#60646c;text-anchor:end}text.x{text-anchor:middle}"
+    "text.name{text-anchor:start}"
+    ".grid{stroke:#e3e3e0}.line{fill:none;stroke:var(--c);stroke-width:1.6}"
+    "circle{fill:var(--c)}"
+    + "".join(
+        f".c{number}{{--c:{color}}}"
+        for number, color in enumerate(
+            ["#33383f", "#0072b2", "#d55e00", "#009e73", "#a6478a", "#b08900", "#56a5d8", "#8a5a2b"]
+        )
+    )
+    + "@media(prefers-color-scheme:dark){svg{background:#131518}text{fill:#a0a5ad}"
+    ".grid{stroke:#30343a}"
+    + "".join(
+        f".c{number}{{--c:{color}}}"
+        for number, color in enumerate(
+            ["#d5d9de", "#4da6e0", "#f08a4b", "#3cc79a", "#d78cc0", "#dcb93f", "#a5d3f2", "#c79a6b"]
+        )
+    )
+    + "}"
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +74,7 @@ def line_chart(title: str, lines: Sequence[Line]) -> Markup:
     parts = []
     for tick in y_ticks:
         _, down = place(0, tick)
-        parts.append(
-            Markup('<path class="grid" d="M{} {}H{}"/><text x="{}" y="{}">{}</text>').format(
-                _LEFT, down, _WIDTH - _RIGHT, _LEFT - 6, round(down + 3.5, 1), short(tick)
-            )
-        )
+        parts.append(_grid(down, tick, _WIDTH))
     for tick in x_ticks:
         if tick <= x_end * 1.001:
             across, _ = place(tick, y_low)
@@ -79,6 +104,79 @@ def line_chart(title: str, lines: Sequence[Line]) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, title, Markup("").join(parts)
     )
+
+
+@dataclass(frozen=True)
+class Series:
+    """The values of each category, e.g. of every seed; an empty list where there is none."""
+
+    name: str
+    values: Sequence[Sequence[float]]
+    color: int
+
+
+def category_chart(title: str, categories: Sequence[str], series: Sequence[Series]) -> Markup:
+    """An SVG with a dot for every value, and for each of `series` a line through the means.
+
+    The y axis covers the values only: it compares them, and does not begin at zero.
+    """
+    values = [value for one in series for values in one.values for value in values]
+    ticks = nice_ticks(min(values, default=0), max(values, default=1), 5)
+    width, bottom = _WIDE[0] - _LEFT - _RIGHT, _WIDE[1] - _BOTTOM
+
+    def place(index: int, number: int, value: float) -> tuple[float, float]:
+        # Side by side, so that equal values of several series are all seen.
+        beside = (number - (len(series) - 1) / 2) * _BESIDE
+        across = _LEFT + (index + 0.5) / len(categories) * width + beside
+        down = _TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (bottom - _TOP)
+        return round(across, 1), round(down, 1)
+
+    parts = [_grid(place(0, 0, tick)[1], tick, _WIDE[0]) for tick in ticks]
+    for index, category in enumerate(categories):
+        across = round(_LEFT + (index + 0.5) / len(categories) * width, 1)
+        parts.append(
+            Markup('<text class="x" x="{}" y="{}">{}</text>').format(across, _WIDE[1] - 6, category)
+        )
+    for number, one in enumerate(series):
+        look = f"c{one.color % COLORS}"
+        means = [
+            place(index, number, sum(found) / len(found))
+            for index, found in enumerate(one.values)
+            if found
+        ]
+        parts.append(
+            Markup('<path class="line {}" d="{}"><title>{}</title></path>').format(
+                look, _path(means), one.name
+            )
+        )
+        for index, value in ((i, value) for i, found in enumerate(one.values) for value in found):
+            across, down = place(index, number, value)
+            parts.append(
+                Markup(
+                    '<circle class="dot {}" cx="{}" cy="{}" r="3.2"><title>{}\n{}: {}'
+                    "</title></circle>"
+                ).format(look, across, down, one.name, categories[index], f"{value:.1f}")
+            )
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        *_WIDE, title, Markup("").join(parts)
+    )
+
+
+def standalone(chart: Markup, legend: Sequence[str] = ()) -> str:
+    """The chart as a file of its own: with the page's style, in the reader's theme, and with the
+    names of its series, whose colours count from 1."""
+    width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', chart)[0]
+    entries, above = "", _LEGEND * len(legend)
+    for place, name in enumerate(legend):
+        down = _LEGEND * (place + 0.5) - above
+        entries += Markup(
+            '<path class="line c{}" d="M{} {}h18"/><text class="name" x="{}" y="{}">{}</text>'
+        ).format((place + 1) % COLORS, _LEFT, down, _LEFT + 26, down + 3.5, name)
+    size = f'viewBox="0 {-above} {width} {int(height) + above}"'
+    head, _, rest = str(chart).partition(">")
+    head = head.replace(f'viewBox="0 0 {width} {height}"', size)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}><style>{_STYLE}</style>{entries}{rest}\n"
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
@@ -114,6 +212,13 @@ def short(value: float) -> str:
         digits, exponent = f"{value:.1e}".split("e")
         return f"{digits.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.3g}"
+
+
+def _grid(down: float, tick: float, width: int) -> Markup:
+    """A tick of the y axis across a chart."""
+    return Markup('<path class="grid" d="M{} {}H{}"/><text x="{}" y="{}">{}</text>').format(
+        _LEFT, down, width - _RIGHT, _LEFT - 6, round(down + 3.5, 1), short(tick)
+    )
 
 
 def _path(places: Sequence[tuple[float, float] | None]) -> str:

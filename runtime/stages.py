@@ -282,7 +282,7 @@ def _link_or_copy(source: str, target: str) -> None:
 def _difference(manifest: dict[str, Any], stage: Stage) -> str:
     """Why a finished stage no longer fits, in a few words."""
     # As JSON has it, where there are no tuples.
-    old, new = _flat(manifest["settings"]), _flat(json.loads(json.dumps(stage.settings)))
+    old, new = flatten(manifest["settings"]), flatten(json.loads(json.dumps(stage.settings)))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         key = changed[0]
@@ -294,12 +294,13 @@ def _difference(manifest: dict[str, Any], stage: Stage) -> str:
     return "inputs changed"
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key: {"a": {"b": 1}} as {"a.b": 1}."""
     if not isinstance(settings, dict):
         return {prefix.rstrip("."): settings}
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat.update(_flat(value, f"{prefix}{key}."))
+        flat.update(flatten(value, f"{prefix}{key}."))
     return flat
 
 

@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
-from runtime.ablation import Cell, as_csv, as_markdown, run_ablation
+from runtime.ablation import Cell, Line, as_csv, as_markdown, as_page, as_plot, run_ablation
 from runtime.config import Config
 from runtime.stages import Stage, begin, finish, make_plan, take_over
 
@@ -43,6 +44,35 @@ def test_the_table_has_mean_spread_and_each_seeds_gain_over_its_own_source_only(
     stored = json.loads((tmp_path / "ablation.json").read_text())
     assert stored[1]["miou"] == {"0": 0.30, "1": 0.36}
     assert (tmp_path / "ablation.md").read_text() == as_markdown(lines)
+    assert (tmp_path / "ablation.svg").read_text() == as_plot(lines)
+    assert "33.0 ± 4.2" in (tmp_path / "ablation.html").read_text(encoding="utf-8")
+
+
+def test_the_page_and_the_plot_say_what_the_table_says(tmp_path):
+    lines = [
+        Line("plain", 1, 0, "source-only", {0: 0.20, 1: 0.22}, {0: 0.0, 1: 0.0}),
+        Line("plain", 1, 0, "k1/segmentation-0", {0: 0.30, 1: 0.36}, {0: 0.10, 1: 0.14}),
+        Line("<weak>", 1, 0, "k1/segmentation-0", {0: 0.21}, {0: -0.04}),
+    ]
+    page = as_page("runs", lines, cells=4)
+    assert "33.0 ± 4.2" in page and "+14.0" in page and "\N{MINUS SIGN}4.0" in page
+    assert "<weak>" not in page and "&lt;weak&gt;" in page
+    assert '<tr class="best"><td class="text">plain</td><td>1</td>' in page
+    assert "2 settings, 2 seeds; 4 runs planned" in page
+    values = re.findall(r"<title>([^<]*)\n(.*?): ([^<]*)</title>", as_plot(lines))
+    assert values == [
+        ("plain", "M(0)", "20.0"),
+        ("plain", "M(0)", "22.0"),
+        ("plain", "M(1,0)", "30.0"),
+        ("plain", "M(1,0)", "36.0"),
+        ("&lt;weak&gt;", "M(1,0)", "21.0"),
+    ]
+
+
+def test_a_network_of_several_k_is_one_dot_a_seed():
+    """M(0) of the runs with K = 0 and K = 1 is the same network."""
+    lines = [Line("plain", k, 0, "source-only", {0: 0.2}, {0: 0.0}) for k in (0, 1)]
+    assert as_plot(lines).count("<circle") == 1
 
 
 def make(folder: Path, stage: Stage, content: str) -> None:

@@ -2,13 +2,25 @@
 
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.charts import Line, line_chart, nice_ticks, short, thin
+from runtime import charts
+from runtime.charts import (
+    Line,
+    Series,
+    category_chart,
+    line_chart,
+    nice_ticks,
+    short,
+    standalone,
+    thin,
+)
 
 
 @given(
@@ -74,3 +86,58 @@ def test_names_are_escaped() -> None:
     svg = ElementTree.fromstring(chart)
     assert svg.get("aria-label") == 'a"<b>'
     assert "<i>&" in [node.text for node in svg.iter("title")]
+
+
+def dots(svg: ElementTree.Element) -> list[tuple[float, float]]:
+    found = [node for node in svg.iter() if node.tag.endswith("circle")]
+    return [(float(node.get("cx", "")), float(node.get("cy", ""))) for node in found]
+
+
+def test_values_of_categories_land_where_the_scale_says() -> None:
+    """Two categories share 480 - 42 - 14 pixels, so their middles are at 148 and 360. The scale
+    goes from 10 to 20 over 216 pixels below 10; the line joins the means, 15 and 20."""
+    chart = category_chart("mIoU", ["M(0)", "M(1,0)"], [Series("a", [[10.0, 20.0], [20.0]], 1)])
+    svg = ElementTree.fromstring(chart)
+    assert dots(svg) == [(148, 226), (148, 10), (360, 10)]
+    (path,) = [node for node in svg.iter("path") if "line" in node.get("class", "")]
+    assert path.get("d") == "M148.0 118.0L360.0 10.0"
+    assert [node.text for node in svg.iter("text") if node.get("class") == "x"] == [
+        "M(0)",
+        "M(1,0)",
+    ]
+
+
+def test_equal_values_of_two_series_do_not_hide_each_other() -> None:
+    series = [Series("a", [[1.0]], 1), Series("b", [[1.0]], 2)]
+    places = dots(ElementTree.fromstring(category_chart("mIoU", ["M(0)"], series)))
+    assert places[1][0] - places[0][0] >= 6 and places[0][1] == places[1][1]
+
+
+def test_a_network_that_a_run_lacks_has_no_dot_and_the_line_goes_on() -> None:
+    chart = category_chart("mIoU", ["a", "b", "c"], [Series("run", [[1.0], [], [2.0]], 1)])
+    svg = ElementTree.fromstring(chart)
+    assert len(dots(svg)) == 2
+    (path,) = [node for node in svg.iter("path") if "line" in node.get("class", "")]
+    assert path.get("d", "").count("L") == 1
+
+
+def test_a_chart_of_its_own_is_a_file_with_its_colours_and_names() -> None:
+    chart = category_chart("mIoU", ["M(0)"], [Series("a<b", [[1.0]], 1), Series("c", [[2.0]], 2)])
+    svg = ElementTree.fromstring(standalone(chart, ["a<b", "c"]))
+    space = "{http://www.w3.org/2000/svg}"
+    assert svg.tag == f"{space}svg" and svg.get("viewBox") == "0 -36 480 286"
+    names = [node.text for node in svg.iter(f"{space}text") if node.get("class") == "name"]
+    assert names == ["a<b", "c"]
+    style = svg.find(f"{space}style")
+    assert style is not None and ".c1{--c:#0072b2}" in (style.text or "")
+
+
+def test_the_style_of_a_file_is_that_of_the_pages() -> None:
+    """The colours of both themes are those of the report's style sheet."""
+    sheet = (Path(charts.__file__).parent / "report.html.j2").read_text(encoding="utf-8")
+    light, dark = sheet.split("prefers-color-scheme: dark", 1)
+    own_light, own_dark = charts._STYLE.split("prefers-color-scheme:dark", 1)
+    for page, own in ((light, own_light), (dark.split("* {")[0], own_dark)):
+        expected = dict(re.findall(r"--c(\d): (#\w+)", page))
+        assert dict(re.findall(r"\.c(\d)\{--c:(#\w+)", own)) == expected
+        assert len(expected) == charts.COLORS

@@ -2,20 +2,35 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
+from domains.draft import (
+    ON_CPU,
+    ON_GPU,
+    choose_encoding,
+    draft_config,
+    draft_label_space,
+    ignored_ids,
+    space_for,
+)
 from domains.label_space import load_label_space
+from domains.survey import Survey, survey
 from runtime import __version__
 from runtime.comparison import as_text, write_comparison
 from runtime.comparison import notes as comparison_notes
+from runtime.config import load_config
 from runtime.console import Console, log
 from runtime.errors import UserError
-from runtime.files import save_tensors, write_json
+from runtime.files import save_tensors, write_json, write_text
 from runtime.stages import versions
 from segmentation.export_network import export_network
 from segmentation.finished_runs import class_colors, compared_frames, read_runs
+from segmentation.networks.timm_backbone import packaged_weights
 from segmentation.predictor import Predictor, find_photos, predict_files
 from segmentation.reference_weights import REFERENCES as SEGMENTATION
 from segmentation.reference_weights import TORCHVISION, import_weights
@@ -26,12 +41,20 @@ from translation.reference_weights import import_weights as import_translation_w
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_PRETRAINED = "tf_efficientnet_lite0"  # a backbone whose weights come as a package
 _SINGLE = {
     "translate": "train the translator of round K",
     "export": "translate every source image with the translator of round K",
     "segment": "train the segmentation network M(k,i); k 0 is source only",
     "pseudo-label": "label the target confidently with M(k,i-1)",
     "evaluate": "score M(k,i) on the validation images",
+}
+
+
+_FOLDERS = {
+    "source": "labelled images, such as renderings",
+    "target": "unlabelled images, such as photos",
+    "validation": "labelled images like the target's, which only measure",
 }
 
 
@@ -123,6 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_predict(commands)
     add_export_network(commands)
     add_compare(commands)
+    add_init_config(commands)
     return parser
 
 
@@ -269,6 +293,30 @@ def add_compare(commands: Commands) -> None:
     )
 
 
+def add_init_config(commands: Commands) -> None:
+    text = "a commented configuration for your own data, derived from it"
+    command = commands.add_parser(
+        "init-config",
+        help=text,
+        description=f"Writes {text}. What is not given is asked for.",
+    )
+    for option, meaning in _FOLDERS.items():
+        command.add_argument(f"--{option}", metavar="DIR", help=f"folder of {meaning}")
+    command.add_argument(
+        "--label-space",
+        metavar="NAME",
+        help="one of the project's own, or a YAML file (default: told by the data set, or written "
+        "from the ids in the labels)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("mine.yaml"),
+        metavar="FILE",
+        help="the YAML file to write (default: mine.yaml)",
+    )
+
+
 def add_loudness(command: argparse.ArgumentParser) -> None:
     loudness = command.add_mutually_exclusive_group()
     loudness.add_argument(
@@ -390,6 +438,61 @@ def compare_command(options: argparse.Namespace) -> None:
     log.info("%s\nsee %s", as_text(compared), options.out)
 
 
+def init_command(options: argparse.Namespace) -> None:
+    """`init-config`: look at the user's folders and write a configuration for them."""
+    Console()
+    file: Path = options.out
+    classes = file.with_name(f"{file.stem}_classes.yaml")
+    for taken in (file, classes):
+        if taken.exists():
+            raise UserError(f"{taken}: is there already; move it, or give another --out")
+    if file.suffix != ".yaml":
+        raise UserError(f"--out: {file} must end with .yaml")
+    surveys: dict[str, Survey] = {}
+    for role, meaning in _FOLDERS.items():
+        root = getattr(options, role)
+        if role == "validation" and surveys["target"].domain.layout == "cityscapes":
+            root = root or surveys["target"].domain.root  # its other split
+        root = root or ask(f"Folder of {meaning}", f"--{role}")
+        split = "val" if role == "validation" else "train"
+        surveys[role] = found = survey(root, split, role != "target", f"--{role}")
+        log.info("%s: %d images of %dx%d in %s", role, found.count, *found.size, root)
+    if shared := surveys["target"].files & surveys["validation"].files:
+        log.warning(
+            "%d validation images are among the target's: scores on images that were trained on "
+            "are too high; give a folder without them, or set data.target.list_file",
+            len(shared),
+        )
+    label_space = options.label_space or space_for(surveys)
+    if label_space is None:
+        label_space = classes.as_posix()
+        write_text(classes, draft_label_space(surveys["source"].ids))
+        log.info("%s: a class for each of the ids in the labels; give them names", classes)
+    space = load_label_space(label_space)
+    encodings = {r: choose_encoding(space, surveys[r]) for r in ("source", "validation")}
+    for role, encoding in encodings.items():
+        if unknown := ignored_ids(space, encoding, surveys[role].ids):
+            log.info("%s: ignored, as no class of the label space: ids %s", role, unknown)
+    scale = ON_GPU if torch.cuda.is_available() else ON_CPU
+    network = f"timm:{_PRETRAINED}" if packaged_weights(_PRETRAINED) else "compact"
+    write_text(file, draft_config(file, surveys, label_space, encodings, scale, network))
+    load_config(file)
+    log.info("%s: written; look at it, then: bdl check --config %s", file, file)
+
+
+def ask(question: str, option: str) -> str:
+    """The user's answer. Raises UserError if nobody can be asked, or nothing is answered."""
+    if not sys.stdin.isatty():
+        raise UserError(f"{option}: is not given, and nobody can be asked; give it")
+    try:
+        answer = input(f"{question}: ").strip()
+    except EOFError:
+        answer = ""
+    if not answer:
+        raise UserError(f"{option}: nothing was answered; nothing was written")
+    return answer
+
+
 def claim_folder(folder: Path, key: str = "out") -> None:
     """Make the folder of results that `key` sets. Raises UserError if it cannot be written to."""
     try:
@@ -408,4 +511,5 @@ TOOLS = {
     "predict": predict_command,
     "export-network": export_network_command,
     "compare": compare_command,
+    "init-config": init_command,
 }

@@ -50,7 +50,7 @@ class TimmBackbone(Segmenter):
                 f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
             )
         self.num_classes = num_classes
-        packaged = _packaged_weights(backbone) if pretrained else None
+        packaged = packaged_weights(backbone) if pretrained else None
         try:
             features: Any = timm.create_model(
                 backbone,
@@ -136,7 +136,7 @@ def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Seque
     )
 
 
-def _packaged_weights(backbone: str) -> Path | None:
+def packaged_weights(backbone: str) -> Path | None:
     """The weights file of the installed package for this backbone, if there is one."""
     if backbone not in _PACKAGED:
         return None

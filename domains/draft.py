@@ -1,0 +1,208 @@
+"""A first configuration for a user's own data, derived from what their folders hold."""
+
+import colorsys
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from domains.datasets import LAYOUTS
+from domains.label_space import IGNORE, LabelSpace
+from domains.survey import Survey
+from runtime.errors import UserError
+
+STORED = "stored"  # the encoding of a drafted label space
+_LEAST_CROP = 24  # pixels that the patch discriminators need
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work a machine is given: widths in pixels, and ranges of steps."""
+
+    width: int
+    crop: int
+    segmentation_steps: tuple[int, int]
+    batch_size: int
+    steps_per_epoch: tuple[int, int]
+
+
+ON_GPU = Scale(1024, 448, (4000, 80_000), 4, (200, 2500))
+ON_CPU = Scale(256, 96, (300, 1500), 2, (20, 60))
+_EPOCHS = 40  # passes over the source that a segmentation network is trained for
+
+# A translator of a few minutes: what the demo trains with, and why, stands in its configuration.
+_SMALL_TRANSLATOR = """\
+  lr: 1.0e-3
+  init: previous  # each round's translator goes on from the one before
+  weights: {cycle: 5.0, perceptual_reconstruction: 1.0}
+  generator: {width: 16, blocks: 3}
+  discriminator_width: 16
+"""
+
+
+def draft_config(
+    file: Path,
+    surveys: Mapping[str, Survey],
+    label_space: str,
+    encodings: Mapping[str, str],
+    scale: Scale,
+    network: str,
+) -> str:
+    """The YAML text of a configuration, with comments.
+
+    `surveys` are by role, `encodings` by labelled role; `label_space` is a name or a path. Raises
+    UserError if the images are too small to be cut.
+    """
+    sizes = {role: scaled(found.size, scale.width) for role, found in surveys.items()}
+    load_width = min(sizes["source"][0], sizes["target"][0])
+    heights = [
+        load_width * surveys[role].size[1] // surveys[role].size[0] for role in ("source", "target")
+    ]
+    crop = min(scale.crop, load_width, *heights) // 4 * 4
+    if crop < _LEAST_CROP:
+        raise UserError(
+            f"--source, --target: images of {load_width}x{min(heights)} are too small; the "
+            f"translator needs {_LEAST_CROP} pixels"
+        )
+    count = surveys["source"].count
+    steps = _between(_EPOCHS * count // scale.batch_size, scale.segmentation_steps)
+    sections = "".join(
+        _section(role, surveys[role], sizes[role], encodings.get(role))
+        for role in ("source", "target", "validation")
+    )
+    passes = max(1, round(steps * scale.batch_size / count))
+    pretrained = network != "compact"
+    rate, head = ("3.0e-4", 5) if pretrained else ("2.0e-3", 1)
+    machine = "a GPU" if scale is ON_GPU else "a CPU; on a GPU larger sizes and networks pay"
+    return f"""\
+# Bidirectional learning on own data, for {machine}.
+# Every key is explained in docs/configuration.md; what is not here has the value given there.
+# Check it:  bdl check --config {_text(file.as_posix())}
+# Run it:    bdl run --config {_text(file.as_posix())}
+out: {_text(f"runs/{file.stem}")}
+iterations: 2  # K: rounds of translation and segmentation
+self_training_steps: 1  # N: trainings with pseudo labels in each round
+precision: auto  # bf16 where the hardware computes in it
+
+data:
+  label_space: {_text(label_space)}
+{sections}
+translation:
+  load_width: {load_width}  # images are scaled to this width, then cut
+  crop: [{crop}, {crop}]  # larger shows the translator more and takes more memory
+  batch_size: 1
+  constant_epochs: 10
+  decay_epochs: 10
+  steps_per_epoch: {_between(count, scale.steps_per_epoch)}  # source images: {count}
+{_SMALL_TRANSLATOR if scale is ON_CPU else ""}
+segmentation:
+  network: {network}
+  steps: {steps}  # about {passes} passes over the source
+  pseudo_label_steps: null  # as many with pseudo labels
+  batch_size: {scale.batch_size}
+  optimizer: {{name: adamw, lr: {rate}, head_multiplier: {head}, weight_decay: 0.01}}
+  schedule: {{name: poly, steps: {round(1.05 * steps)}}}
+  adversarial: {{weight: 0.001, lr: 1.0e-4, width: {64 if scale is ON_GPU else 16}}}
+  augmentation: {{flip: true}}
+"""
+
+
+def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
+    """The size, no wider than `width`, its shape kept up to multiples of 8."""
+    factor = min(1.0, width / size[0])
+    return max(8, round(size[0] * factor / 8) * 8), max(8, round(size[1] * factor / 8) * 8)
+
+
+def choose_encoding(space: LabelSpace, found: Survey) -> str:
+    """How the surveyed labels count the classes of `space`: as their layout says, else told by ids.
+
+    Raises UserError if no id is a class under any encoding.
+    """
+    own = LAYOUTS[found.domain.layout].encoding
+    if found.domain.layout != "folder" and own in space.encodings:
+        return own
+    ids = list(found.ids)
+    known = {name: int((space.table(name)[ids] != IGNORE).sum()) for name in space.encodings}
+
+    def fit(name: str) -> tuple[bool, bool, int]:
+        # Files of train ids hold nothing else; those of other encodings have ids to ignore too.
+        return known[name] == len(ids), name != "train_id", known[name]
+
+    best = max(known, key=fit)
+    if not known[best]:
+        held = ", ".join(map(str, ids[:8]))
+        raise UserError(
+            f"--label-space: '{space.name}' knows none of the label ids (they hold {held}); leave "
+            "it out to have one written from the ids"
+        )
+    return best
+
+
+def draft_label_space(ids: Mapping[int, float]) -> str:
+    """The YAML text of a label space with a class for every id, to be renamed by the user, whose
+    encoding STORED maps the ids."""
+    if not 1 <= len(ids) < IGNORE:
+        raise UserError(
+            f"--source: its labels hold {len(ids)} ids; they must be maps of 1 to 254 classes"
+        )
+    names = {number: f"class {number}" for number in ids}
+    lines = [
+        "# A class for every id in the label files. Rename each, here and below; two ids may be",
+        "# one class; an id that is deleted below, with its class, is ignored.",
+        "classes:",
+    ]
+    for place, (number, share) in enumerate(ids.items()):
+        # Steps of the golden ratio around the colour circle keep neighbours apart.
+        channels = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.65, 0.9 - 0.3 * (place % 2))
+        color = ", ".join(str(round(255 * channel)) for channel in channels)
+        percent = f"{100 * share:.1f} % of the pixels"
+        lines.append(f"  - {{name: {names[number]}, color: [{color}]}}  # {percent}")
+    lines += ["encodings:", f"  {STORED}:  # id in the label files: class"]
+    lines += [f"    {number}: {name}" for number, name in names.items()]
+    return "\n".join(lines) + "\n"
+
+
+def ignored_ids(space: LabelSpace, encoding: str, ids: Mapping[int, float]) -> list[int]:
+    """The ids that are no class, but for 255."""
+    table = space.table(encoding)
+    return [number for number in ids if table[number] == IGNORE]
+
+
+def space_for(surveys: Mapping[str, Survey]) -> str | None:
+    """The label space of known data sets; None for plain folders."""
+    known = any(found.domain.layout != "folder" for found in surveys.values())
+    return "cityscapes19" if known else None
+
+
+def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | None) -> str:
+    domain = found.domain
+    note = f"{found.count} images of {found.size[0]}x{found.size[1]}"
+    if not found.one_size:
+        note += " and other sizes, all stretched to"
+    lines = [f"{role}:  # {note}", f"  layout: {domain.layout}", f"  root: {_text(domain.root)}"]
+    if domain.layout == "cityscapes":
+        lines.append(f"  split: {domain.split}")
+    if domain.layout == "folder":
+        lines.append(f"  images: {_text(domain.images)}")
+        if domain.labels is not None:
+            lines.append(f"  labels: {_text(domain.labels)}")
+    if encoding is not None:
+        ids = ", ".join(map(str, list(found.ids)[:20])) + (", ..." if len(found.ids) > 20 else "")
+        lines.append(f"  encoding: {encoding}  # ids in its labels: {ids}")
+    lines.append(f"  size: [{size[0]}, {size[1]}]")
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _between(value: int, limits: tuple[int, int]) -> int:
+    return int(np.clip(value, *limits))
+
+
+def _text(text: str | None) -> str:
+    """A string as YAML has it, quoted where it must be."""
+    plain = str(text)
+    simple = re.fullmatch(r"[\w./~-]+", plain) and isinstance(yaml.safe_load(plain), str)
+    return plain if simple else json.dumps(plain, ensure_ascii=False)

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,12 +58,38 @@ _FOLDERS = {
 }
 
 
+# What stands for a path in the help, and how shtab completes it.
+_PATHS: dict[Any, Callable[[Any], Any]] = {
+    **dict.fromkeys(("DIR", "RUN"), lambda shtab: shtab.DIRECTORY),
+    **dict.fromkeys(("FILE", "PATH", "YAML", "IN", "OUT"), lambda shtab: shtab.FILE),
+}
+
+
 class ShowVersions(argparse.Action):
     """Prints the versions that results may depend on, and stops."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         for name, version in {"bdl": __version__, **versions()}.items():
             print(f"{name:<12} {version}")
+        parser.exit()
+
+
+class PrintCompletion(argparse.Action):
+    """Prints a shell's completion of commands, options and paths, and stops."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.error('--print-completion: needs shtab: pip install "bdl[completion]"')
+        pending = [parser]
+        while pending:
+            for action in pending.pop()._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    pending += action.choices.values()
+                elif action.metavar in _PATHS:
+                    action.complete = _PATHS[action.metavar](shtab)  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell))
         parser.exit()
 
 
@@ -77,6 +103,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--version", action=ShowVersions, nargs=0, help="print versions of bdl and its libraries"
+    )
+    parser.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "tcsh"),
+        action=PrintCompletion,
+        help="print a script that completes this command in the shell, and stop",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -60,11 +60,11 @@ class GeneratorConfig:
 class TranslationWeights:
     """Weights of the translation loss's terms, each used for both directions."""
 
-    adversarial: float = 1.0
-    cycle: float = 10.0
-    identity: float = 5.0
-    perceptual: float = 0.1
-    perceptual_reconstruction: float = 10.0
+    adversarial: float = 1.0  # least squares, against the patch discriminators
+    cycle: float = 10.0  # L1 between an image and its reconstruction
+    identity: float = 5.0  # L1 between an image and its translation into its own domain
+    perceptual: float = 0.1  # score maps of an image and of its translation
+    perceptual_reconstruction: float = 10.0  # the same of its reconstruction
 
 
 @dataclass
@@ -74,16 +74,16 @@ class TranslationConfig:
     checkpoints: dict[str, str] = field(default_factory=dict)
     load_width: int | None = 1024  # images are scaled to this width before cropping
     crop: list[int] = field(default_factory=lambda: [452, 452])  # width, height
-    flip: bool = True
+    flip: bool = True  # mirror every second image
     batch_size: int = 4  # over all devices together
     constant_epochs: int = 10  # at the full learning rate
     decay_epochs: int = 10  # linearly down to zero
     steps_per_epoch: int | None = None  # default: source images / batch_size
     init: str | None = None  # initial | previous: the round before's translator; null: as `init`
-    lr: float = 2e-4
-    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    lr: float = 2e-4  # of generators and discriminators
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])  # Adam
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    discriminator_width: int = 64
+    discriminator_width: int = 64  # channels of its first convolution
     pool_size: int = 50  # past fakes kept for the discriminators
     weights: TranslationWeights = field(default_factory=TranslationWeights)
 
@@ -91,11 +91,11 @@ class TranslationConfig:
 @dataclass
 class OptimizerConfig:
     name: str = "sgd"  # sgd | adam | adamw
-    lr: float = 2.5e-4
+    lr: float = 2.5e-4  # of the backbone
     head_multiplier: float = 10.0  # the classifier head learns this many times faster
     momentum: float = 0.9  # sgd
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # adam, adamw
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of all weights
     rates: str = "printed"  # printed | effective: what the published optimizer did (deeplab_v2)
 
 
@@ -112,8 +112,8 @@ class ScheduleConfig:
 @dataclass
 class AdversarialConfig:
     weight: float = 1e-3  # lambda_adv; 0 trains without the discriminator
-    lr: float = 1e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    lr: float = 1e-4  # of the discriminator
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # Adam
     width: int = 64  # channels of the discriminator's first convolution
 
 
@@ -125,12 +125,12 @@ class PseudoLabelConfig:
 
 @dataclass
 class AugmentationConfig:
-    flip: bool = False
+    flip: bool = False  # mirror every second image
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])  # range of a random zoom
     crop: list[int] | None = None  # width, height; default: the whole image
     brightness: float = 0.0  # colour: largest relative change, drawn for each image
-    contrast: float = 0.0
-    saturation: float = 0.0
+    contrast: float = 0.0  # likewise
+    saturation: float = 0.0  # likewise
     hue: float = 0.0  # largest shift, in turns of the colour circle (at most 0.5)
 
 
@@ -146,7 +146,7 @@ class SegmentationConfig:
     weights: str | None = None  # initial weights; default: the network's own initialisation
     # Networks trained elsewhere that take a stage's place, e.g. {k1/segmentation-0: FILE}
     checkpoints: dict[str, str] = field(default_factory=dict)
-    steps: int = 80_000
+    steps: int = 80_000  # when trained without pseudo labels
     pseudo_label_steps: int | None = 120_000  # steps when trained with pseudo labels; null: `steps`
     batch_size: int = 1  # source images a step, and as many target images; over all devices
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -160,7 +160,7 @@ class SegmentationConfig:
 @dataclass
 class Config:
     out: str = "runs/gta5-cityscapes"  # folder of the run
-    seed: int = 0
+    seed: int = 0  # of every draw: weights, order, cuts
     iterations: int = 2  # K: rounds of translation and segmentation
     self_training_steps: int = 2  # N: pseudo-label trainings in each round
     init: str = "initial"  # each training starts from: initial | previous (the network before it)

@@ -10,6 +10,7 @@ import yaml
 import pipeline
 from runtime.comparison import ComparedRun, differences, networks, notes
 from segmentation.finished_runs import compared_frames, read_runs
+from tests.runtime.test_report import CHROMIUM, opened
 
 
 def row(stage: str, k: int, i: int, miou: float) -> dict:
@@ -142,3 +143,19 @@ def test_one_run_alone_is_nothing_to_compare(two_runs, capsys):
     assert "two runs or more" in capsys.readouterr().err
     assert pipeline.main(["compare", folder, folder]) == 2
     assert "given twice" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
+def test_a_browser_shows_the_page(two_runs, tmp_path, width, scheme):
+    """No error, every picture decoded, the zoom goes from the photo to its label, and nothing is
+    wider than the window."""
+    page = tmp_path / "page.html"
+    folders = [str(run.folder) for run in two_runs]
+    assert pipeline.main(["compare", *folders, "--out", str(page)]) == 0
+    _, probe = opened(page, width, scheme)
+    assert probe["errors"] == []
+    assert probe["images"] == [[64, 32]] * 12
+    assert probe["shown"] == [True, "00000: validation", "00000: label"]
+    assert probe["wide"] <= max(width, probe["window"])
+    assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")

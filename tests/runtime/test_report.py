@@ -318,11 +318,8 @@ addEventListener("load", async () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
-def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
-    """No error, every picture decoded, the zoom works by click and key, nothing wider than the
-    window, and the theme is the one asked for."""
+def opened(page: Path, width: int, scheme: int) -> tuple[str, dict]:
+    """The page as a browser has it after loading, and what the probe saw; `scheme` 1 is light."""
     text = page.read_text(encoding="utf-8").replace("</head>", PROBE, 1)
     # A frame has the width asked for; a headless window is 500 wide at least.
     text = text.replace("<head>", f"<head><style>html{{width:{width}px}}</style>", 1)
@@ -336,7 +333,15 @@ def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
     dom = subprocess.run(command, capture_output=True, timeout=600, check=True, text=True).stdout
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom)
     assert found is not None
-    probe = json.loads(html.unescape(found[1]))
+    return dom, json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
+def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
+    """No error, every picture decoded, the zoom works by click and key, nothing wider than the
+    window, and the theme is the one asked for."""
+    dom, probe = opened(page, width, scheme)
     assert probe["errors"] == []
     assert probe["images"] == [[48, 24]] * 4
     assert probe["shown"] == [True, "source a: source", "source a: F(1)"]

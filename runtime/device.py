@@ -87,7 +87,7 @@ def seed_torch(seed: int, purpose: str) -> None:
 
 
 def sum_over_processes(fabric: Fabric, counts: Tensor) -> Tensor:
-    """`counts` (integers, any shape, on any device) summed over all processes, on the CPU."""
+    """`counts` (any shape, on any device) summed over all processes, on the CPU."""
     if fabric.world_size == 1:
         return counts.cpu()
     summed = fabric.all_reduce(counts.to(fabric.device), reduce_op="sum")

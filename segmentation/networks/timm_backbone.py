@@ -66,15 +66,9 @@ class TimmBackbone(Segmenter):
                 f"segmentation.network: timm's '{backbone}' gives no maps of stride "
                 f"{output_stride}; choose a convolutional backbone"
             ) from None
-        config = timm.get_pretrained_cfg(backbone)
-        mean = config.mean if config else IMAGENET_DEFAULT_MEAN
-        std = config.std if config else IMAGENET_DEFAULT_STD
         if packaged is not None:
             _load_packaged(features, backbone, packaged)
-        if backbone in _PACKAGED:
-            _, center, spread = _PACKAGED[backbone]
-            mean, std = (center,) * 3, (spread,) * 3
-        self.normalize = Normalization(mean, std)
+        self.normalize = _normalization(backbone)
         self.backbone = features
         self.has_depthwise = any(
             isinstance(module, nn.Conv2d) and module.groups > 1 for module in features.modules()
@@ -109,6 +103,33 @@ class TimmBackbone(Segmenter):
         ]
 
 
+class ImageFeatures(nn.Module):
+    """What a backbone trained on ImageNet sees in whole images, to compare sets of them: RGB in
+    [0, 1], N x 3 x H x W, to N x D, its last features' mean over the image.
+
+    `backbone` is one of timm's whose weights an installed package holds, see `packaged_backbone`.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        packaged = packaged_weights(backbone)
+        assert packaged is not None
+        self.backbone: Any = timm.create_model(backbone, pretrained=False, num_classes=0)
+        _load_packaged(self.backbone, backbone, packaged)
+        self.normalize = _normalization(backbone)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone(self.normalize(images))
+
+
+def packaged_backbone(preferred: str) -> str | None:
+    """A timm backbone for `ImageFeatures`: EfficientNet-Lite0, so that features are the same from
+    run to run, else `preferred`; None if no installed package holds weights of either."""
+    names = [name for name in ("tf_efficientnet_lite0", preferred) if packaged_weights(name)]
+    return names[0] if names else None
+
+
 class _Context(nn.Module):
     """Three dilations side by side and the image's mean, summed."""
 
@@ -134,6 +155,17 @@ def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Seque
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def _normalization(backbone: str) -> Normalization:
+    """From RGB in [0, 1] to what the backbone's ImageNet weights expect."""
+    if backbone in _PACKAGED:
+        _, center, spread = _PACKAGED[backbone]
+        return Normalization((center,) * 3, (spread,) * 3)
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None:
+        return Normalization(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return Normalization(config.mean, config.std)
 
 
 def packaged_weights(backbone: str) -> Path | None:

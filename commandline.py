@@ -45,6 +45,7 @@ _PRETRAINED = "tf_efficientnet_lite0"  # a backbone whose weights come as a pack
 _SINGLE = {
     "translate": "train the translator of round K",
     "export": "translate every source image with the translator of round K",
+    "measure": "say what the translator of round K breaks, and how near the target it comes",
     "segment": "train the segmentation network M(k,i); k 0 is source only",
     "pseudo-label": "label the target confidently with M(k,i-1)",
     "evaluate": "score M(k,i) on the validation images",
@@ -164,7 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text in _SINGLE.items():
         command = add(name, text)
         command.add_argument("--k", type=int, metavar="K", help="round (default: the last)")
-        if name not in ("translate", "export"):
+        if name not in ("translate", "export", "measure"):
             command.add_argument(
                 "--i", type=int, metavar="I", help="self-training step (default: the last)"
             )

@@ -65,6 +65,8 @@ from runtime.stages import (
 from runtime.stopping import Stopped, stop_request
 from runtime.tracking import WHOLE_LOOP, Tracker
 from segmentation.evaluate import evaluate
+from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
+from segmentation.predict import probabilities
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.train import RESULT as SEGMENTER
 from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
@@ -74,6 +76,7 @@ from translation.export import (
     load_translator,
     read_translator,
 )
+from translation.measure import Eyes, measure_translations
 from translation.train import RESULT as TRANSLATOR
 from translation.train import Schedule as TranslationSchedule
 from translation.train import ScoreMaps, train_translator
@@ -100,14 +103,19 @@ class Loop:
         self.rendered = {
             role: add(self.render(role)) for role in ROLES if self.problem.is_rendered(role)
         }
-        segmenter = add(self.segment("source-only", None, None, None))
+        source_only = segmenter = add(self.segment("source-only", None, None, None))
         add(self.evaluate(segmenter))
+        measured = self.config.translation.measure_images > 0
+        if measured and self.config.translation.images is not None and self.config.iterations:
+            add(self.measure(None, None, segmenter, source_only))
         translator: Stage | None = None
         for k in range(1, self.config.iterations + 1):
             translated = None
             if self.config.translation.images is None:
                 translator = add(self.translate(k, segmenter, translator))
                 translated = add(self.export(k, translator))
+                if measured:
+                    add(self.measure(translated, translator, segmenter, source_only))
             segmenter = add(self.segment(f"k{k}/segmentation-0", translated, None, segmenter))
             add(self.evaluate(segmenter))
             for i in range(1, self.config.self_training_steps + 1):
@@ -174,7 +182,7 @@ class Loop:
                 )
 
         used = asdict(config)
-        del used["images"], used["checkpoints"], used["init"]
+        del used["images"], used["checkpoints"], used["init"], used["measure_images"]
         settings = {
             **self.common_settings(),
             "translation": used,
@@ -223,6 +231,57 @@ class Loop:
         return Stage(
             name, "export", settings, inputs, action, self.problem.count("source"), "images"
         )
+
+    def measure(
+        self,
+        translated: Stage | None,
+        translator: Stage | None,
+        segmenter: Stage,
+        source_only: Stage,
+    ) -> Stage:
+        """What the translation breaks for the network that its perceptual loss came from, how near
+        it comes to the target; of `translation.images` without a `translated` stage."""
+        backbone = packaged_backbone(self.config.segmentation.network.removeprefix("timm:"))
+
+        def action(folder: Path) -> Metrics:
+            size = self.problem.size("source")
+            source = self.problem.samples("source")
+            pairs = self.translated_samples(self.unlabelled("source"), translated)
+            back = load_translator(self.folder / translator.name).b_to_a if translator else None
+            return measure_translations(
+                self.fabric,
+                self.console,
+                name,
+                WholeImages(source, size, self.problem.table("source")),
+                WholeImages(pairs, size),
+                WholeImages(self.unlabelled("target"), self.problem.size("target")),
+                self.eyes(segmenter, source_only, backbone),
+                back,
+                count=self.config.translation.measure_images,
+                seed=self.config.seed,
+                workers=self.config.data.workers,
+            )
+
+        name = "translated/measures" if translated is None else f"{translated.name}/measures"
+        settings = {
+            **self.common_settings(),
+            "measure_images": self.config.translation.measure_images,
+            "features": backbone,
+            "source": self.problem.settings("source"),
+            "labels": self.problem.label_settings("source"),
+            "target": self.problem.settings("target"),
+        }
+        if translated is None:
+            settings["translated"] = self.given_translations()
+        inputs = [*self.needs("source", "target"), segmenter]
+        inputs += filter(None, (translated, translator))
+        if backbone is None and source_only not in inputs:
+            inputs.append(source_only)
+        work = sum(
+            min(self.config.translation.measure_images, self.problem.count(role))
+            for role in ("source", "target")
+        )
+        return Stage(name, "measure", settings, tuple(inputs), action, work, "images")
 
     def segment(
         self, name: str, translated: Stage | None, labels: Stage | None, previous: Stage | None
@@ -485,6 +544,22 @@ class Loop:
             return network.scores(images)
 
         return scores
+
+    def eyes(self, segmenter: Stage, source_only: Stage, backbone: str | None) -> Eyes:
+        """The frozen network, and the features of an ImageNet backbone, which are the same for
+        all rounds as, without one at hand, the scores of M(0) are."""
+        network = self.fabric.to_device(self.trained_network(segmenter))
+
+        def classes(images: Tensor, size: tuple[int, int]) -> Tensor:
+            return probabilities(self.fabric, network, images, size).argmax(1)
+
+        names = self.problem.space.names
+        if backbone is not None:
+            features = self.fabric.to_device(ImageFeatures(backbone))
+            return Eyes(classes, names, features, f"{backbone}, trained on ImageNet")
+        scores = self.score_maps(source_only)
+        pooled = f"scores of {source_only.name}, mean over the image"
+        return Eyes(classes, names, lambda images: scores(images).mean((2, 3)), pooled)
 
     # Running
 
@@ -785,8 +860,15 @@ def check(options: argparse.Namespace) -> None:
 def stage_name(options: argparse.Namespace, config: Config) -> str:
     """The stage that a single-stage command means."""
     k = config.iterations if options.k is None else options.k
-    if options.command in ("translate", "export"):
-        return f"k{k}/" + {"translate": "translator", "export": "translated"}[options.command]
+    of_translator = {
+        "translate": "translator",
+        "export": "translated",
+        "measure": "translated/measures",
+    }
+    if options.command == "measure" and config.translation.images is not None:
+        return of_translator[options.command]
+    if options.command in of_translator:
+        return f"k{k}/{of_translator[options.command]}"
     i = config.self_training_steps if options.i is None else options.i
     if options.command == "pseudo-label":
         return f"k{k}/pseudo-labels-{i}"

@@ -17,7 +17,7 @@ from runtime.config import Config, to_yaml
 from runtime.console import Console, duration
 from runtime.files import write_json
 from runtime.report import Panel, Record, Report, Strip, beside, symbol, with_gains, write_report
-from runtime.stages import Stage, is_finished, read_manifest, read_metrics
+from runtime.stages import Metrics, Stage, is_finished, read_manifest, read_metrics
 from runtime.tracking import Tracker
 from segmentation.evaluate import prediction_path
 from segmentation.pseudo_labels import pseudo_label_path
@@ -168,19 +168,25 @@ class Results:
     def track(self, tracker: Tracker, stage: Stage) -> None:
         """Log a finished stage's scores and frames to TensorBoard, over the loop's order."""
         roles = {"export": "source", "pseudo-label": "target", "evaluate": "validation"}
-        if stage.kind not in roles or not is_finished(self.folder, stage):
+        if stage.kind not in (*roles, "measure") or not is_finished(self.folder, stage):
             return
         scores = read_metrics(self.folder / stage.name)
         assert scores is not None
         place = [other for other in self.stages if other.kind == stage.kind].index(stage)
+        values: dict[str, float | None] = {}
         if stage.kind == "evaluate":
             values = {f"mIoU/{key}": scores[key] for key in ("miou", *self.problem.space.subsets)}
             values |= {f"IoU/{name}": value for name, value in scores["iou"].items()}
-            tracker.scalars({"step": place} | {k: v for k, v in values.items() if v is not None})
-        role = roles[stage.kind]
-        for strip in self.strips([stage], (role,)):
-            image = np.asarray(beside(strip.panels))
-            tracker.image(f"{role}/{strip.frame}", image, place)
+        elif stage.kind == "measure":
+            values = translation_values(scores)
+        known = {name: value for name, value in values.items() if value is not None}
+        if known:
+            tracker.scalars({"step": place, **known})
+        if stage.kind in roles:
+            role = roles[stage.kind]
+            for strip in self.strips([stage], (role,)):
+                image = np.asarray(beside(strip.panels))
+                tracker.image(f"{role}/{strip.frame}", image, place)
 
     def command(self) -> str:
         """What makes the run anew, in another folder."""
@@ -200,6 +206,17 @@ def position(name: str) -> tuple[int, int]:
 def frames(count: int) -> list[int]:
     """Indices of the images that the report follows, spread over the data set."""
     return sorted({int(index) for index in np.linspace(0, count - 1, min(FRAMES, count))})
+
+
+def translation_values(metrics: Metrics) -> dict[str, float | None]:
+    """The single numbers among the measures of a translator, by their names in TensorBoard."""
+    drift, kid = metrics["drift"], metrics["kid"]
+    values = {f"translation/{key}": metrics[key] for key in ("ssim", "reconstruction_l1")}
+    shares = ("right_on_source", "right_on_translation", "broken", "mended")
+    values |= {f"translation/{key}": drift[key] for key in shares}
+    for name in ("translated", "source"):
+        values[f"translation/kid_{name}"] = kid[name] and kid[name]["mean"]
+    return values
 
 
 def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:

@@ -86,6 +86,7 @@ class TranslationConfig:
     discriminator_width: int = 64  # channels of its first convolution
     pool_size: int = 50  # past fakes kept for the discriminators
     weights: TranslationWeights = field(default_factory=TranslationWeights)
+    measure_images: int = 200  # of the source, on which each translator is measured; 0: none
 
 
 @dataclass
@@ -210,6 +211,7 @@ _AT_LEAST = {
     "translation.decay_epochs": 0,
     "translation.steps_per_epoch": 1,
     "translation.pool_size": 0,
+    "translation.measure_images": 0,
     "translation.load_width": 8,
     "translation.generator.width": 1,
     "translation.generator.blocks": 0,

@@ -40,6 +40,7 @@ _KINDS = {
     "render": "rendering",
     "translate": "training translators",
     "export": "translating",
+    "measure": "measuring translations",
     "segment": "training segmentation",
     "pseudo-label": "pseudo-labelling",
     "evaluate": "evaluation",
@@ -129,6 +130,8 @@ def write_report(file: Path, report: Report) -> None:
         roles={strip.role: strips_of(report.strips, strip.role) for strip in report.strips},
         segmentation_charts=segmentation_charts(finished),
         translation_charts=translation_charts(finished),
+        translations=[record for record in finished if record.kind == "measure"],
+        drift=drift_map,
         pseudo_labels=[record for record in finished if record.kind == "pseudo-label"],
         times=times(finished),
         memory=memory(finished),
@@ -152,11 +155,14 @@ def symbol(stage: str) -> str:
     or translator names it."""
     if stage == "source-only":
         return "M(0)"
+    if stage == "translated/measures":
+        return "given translations"
     k, _, name = stage.removeprefix("k").partition("/")
     i = name.rpartition("-")[2]
     symbols = {
         "translator": f"F({k})",
         "translated": f"F({k})",
+        "translated/measures": f"F({k})",
         f"segmentation-{i}": f"M({k},{i})",
         f"pseudo-labels-{i}": f"pseudo labels for M({k},{i})",
     }
@@ -228,6 +234,28 @@ def heat_map(report: Report) -> list[dict[str, Any]]:
         }
         for name, color in report.classes
     ]
+
+
+def drift_map(report: Report, drift: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each class: its name, colour, the share of its pixels that the frozen network had
+    right on the source and on the translation, and what it sees on the translation of the former,
+    as shares by class (None where it had none right)."""
+    rows = []
+    for place, (name, color) in enumerate(report.classes):
+        before, after, of_right = (
+            drift[key][place] for key in ("on_source", "on_translation", "of_right")
+        )
+        pixels, right = sum(before), sum(of_right)
+        rows.append(
+            {
+                "name": name,
+                "color": color,
+                "before": before[place] / pixels if pixels else None,
+                "after": after[place] / pixels if pixels else None,
+                "cells": [count / right if right else None for count in of_right],
+            }
+        )
+    return rows
 
 
 def strips_of(strips: Iterable[Strip], role: str) -> list[Strip]:

@@ -36,6 +36,7 @@ def fails(capsys, status: int) -> str:
         ("translate", "k2/translator"),
         ("translate --k 1", "k1/translator"),
         ("export --k 1", "k1/translated"),
+        ("measure --k 1", "k1/translated/measures"),
         ("segment", "k2/segmentation-1"),
         ("segment --k 0", "source-only"),
         ("segment --k 1 --i 0", "k1/segmentation-0"),
@@ -150,6 +151,8 @@ def test_wrong_networks_are_one_line_that_names_them(
         ("run --from-stage k1/segmenter", "--from-stage: no stage 'k1/segmenter'; the stages are"),
         ("evaluate --k 0", "source-only/evaluation needs source-only (not made yet); make that"),
         ("export --k 1", "k1/translated needs k1/translator (not made yet)"),
+        ("measure --k 1", "k1/translated/measures needs source-only (not made yet)"),
+        ("measure translation.measure_images=0", "no stage 'k2/translated/measures' with"),
     ],
 )
 def test_wrong_commands_are_one_line_that_names_what_is_missing(

@@ -65,10 +65,11 @@ def test_the_report_follows_the_run(followed: tuple[Path, list[str]]) -> None:
     begun = [re.findall(r"work on <strong>(.*?)</strong>", page) for page in pages]
     order = ["data/source", "data/target", "data/validation"]
     order += ["source-only", "source-only/evaluation", "k1/translator", "k1/translated"]
+    order += ["k1/translated/measures"]
     order += ["k1/segmentation-0", "k1/segmentation-0/evaluation", "k1/pseudo-labels-1"]
     order += ["k1/segmentation-1", "k1/segmentation-1/evaluation"]
     assert begun == [*([name] for name in order), []]
-    assert "All 12 stages are finished" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "All 13 stages are finished" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_report_says_what_results_say(followed: tuple[Path, list[str]]) -> None:
@@ -93,6 +94,16 @@ def test_tensorboard_follows_the_loop(followed: tuple[Path, list[str]]) -> None:
     for name in ("road", "sky"):
         found = [event.value for event in log.Scalars(f"IoU/{name}")]
         assert found == [pytest.approx(r["iou"][name]) for r in rows if r["iou"][name] is not None]
+    measures = json.loads((folder / "k1/translated/measures/metrics.json").read_text("utf-8"))
+    for name, value in (
+        ("ssim", measures["ssim"]),
+        ("reconstruction_l1", measures["reconstruction_l1"]),
+        ("broken", measures["drift"]["broken"]),
+        ("kid_translated", measures["kid"]["translated"]["mean"]),
+        ("kid_source", measures["kid"]["source"]["mean"]),
+    ):
+        (event,) = log.Scalars(f"translation/{name}")
+        assert (event.step, event.value) == (0, pytest.approx(value, rel=1e-5))
     frames = {tag.split("/")[0]: len(log.Images(tag)) for tag in log.Tags()["images"]}
     assert frames == {"source": 1, "target": 1, "validation": 3}
     stages = sorted(item.name for item in (folder / "tensorboard").iterdir())

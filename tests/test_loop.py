@@ -13,6 +13,9 @@ from PIL import Image
 from domains.label_space import load_label_space
 from pipeline import run_loop
 from runtime.config import load_config
+from segmentation.networks import timm_backbone
+from segmentation.networks.base import upsample
+from segmentation.train import load_segmenter
 
 CLASSES = 11
 NETWORKS = {
@@ -30,6 +33,7 @@ def round_of(k: int) -> list[str]:
     return [
         f"k{k}/translator",
         f"k{k}/translated",
+        f"k{k}/translated/measures",
         f"k{k}/segmentation-0",
         f"k{k}/segmentation-0/evaluation",
         f"k{k}/pseudo-labels-1",
@@ -39,6 +43,7 @@ def round_of(k: int) -> list[str]:
 
 
 STAGES = [*DATA, *M0, *round_of(1), *round_of(2)]
+MEASURES = ["k1/translated/measures", "k2/translated/measures"]
 EVALUATIONS = [stage for stage in STAGES if stage.endswith("/evaluation")]
 SELF_TRAINING = ["k1/pseudo-labels-1", "k1/segmentation-1", "k1/segmentation-1/evaluation"]
 
@@ -70,7 +75,7 @@ def assert_same_weights(found: dict, expected: dict) -> None:
 def test_the_plan_is_algorithm_1(tiny_run):
     assert list(planned(tiny_run.output)) == STAGES
     assert to_run(tiny_run.output) == STAGES
-    assert re.findall(r"^\[\d+/19\] (\S+)", tiny_run.output, re.MULTILINE) == STAGES
+    assert re.findall(r"^\[\d+/21\] (\S+)", tiny_run.output, re.MULTILINE) == STAGES
 
 
 def test_results_have_a_row_for_each_network_in_order(tiny_run):
@@ -156,6 +161,13 @@ def test_manifests_say_what_was_made_from_what(tiny_run):
     assert inputs["k1/translator"] == {"data/source", "data/target", "source-only"}
     assert inputs["k2/translator"] == {"data/source", "data/target", "k1/segmentation-1"}
     assert inputs["k2/translated"] == {"data/source", "k2/translator"}
+    assert inputs["k2/translated/measures"] == {
+        "data/source",
+        "data/target",
+        "k1/segmentation-1",
+        "k2/translated",
+        "k2/translator",
+    }
     assert inputs["k2/segmentation-0"] == {"data/source", "data/target", "k2/translated"}
     assert inputs["k2/pseudo-labels-1"] == {"data/target", "k2/segmentation-0"}
     assert inputs["k2/segmentation-1"] == {
@@ -174,6 +186,53 @@ def test_nothing_unfinished_is_left(tiny_run):
         for file in tiny_run.folder.rglob(pattern)
     ]
     assert left == []
+
+
+@pytest.mark.parametrize("stage", MEASURES)
+def test_measures_are_those_of_the_images(tiny_run, stage):
+    """All source images are measured here: what the frozen network sees is counted anew."""
+    frozen = {"k1": "source-only", "k2": "k1/segmentation-1"}[stage[:2]]
+    network, _ = load_segmenter(tiny_run.folder / frozen / "segmenter.pt")
+
+    def seen(file: Path) -> np.ndarray:
+        with Image.open(file) as image, torch.no_grad():
+            values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+            maps = upsample(network.scores(values).softmax(1), values.shape[-2:])
+            return maps.argmax(1)[0].numpy()
+
+    table = load_label_space("camvid11").table("train_id")
+    counts = np.zeros((CLASSES, CLASSES, CLASSES), int)
+    translated = (tiny_run.folder / stage).parent / "images"
+    for file in (tiny_run.folder / "data/source/images").glob("*.png"):
+        label = table[labels_at(tiny_run.folder / "data/source/labels" / file.name)]
+        known = label != 255
+        np.add.at(counts, (label[known], seen(file)[known], seen(translated / file.name)[known]), 1)
+    metrics = tiny_run.read(f"{stage}/metrics.json")
+    drift = metrics["drift"]
+    differing = np.abs(np.array(drift["on_translation"]) - counts.sum(1)).sum()
+    differing += np.abs(np.array(drift["on_source"]) - counts.sum(2)).sum()
+    assert differing <= 1e-3 * counts.sum()  # ties, summed in another order
+    right, kept = (drift["on_source"], drift["of_right"])
+    assert drift["right_on_source"] == np.trace(right) / counts.sum()
+    assert drift["broken"] == pytest.approx(1 - np.trace(kept) / np.sum(kept))
+    assert (metrics["images"], metrics["target_images"]) == (6, 5)
+    assert -1 < metrics["ssim"] < 1 and 0 < metrics["reconstruction_l1"] < 1
+    assert metrics["kid"]["source"] == tiny_run.read(f"{MEASURES[0]}/metrics.json")["kid"]["source"]
+    assert metrics["kid"]["translated"] != metrics["kid"]["source"]
+
+
+def test_without_the_package_kid_compares_scores_of_source_only(
+    tiny_run, command, tmp_path, monkeypatch
+):
+    """The same network in both rounds, so that their distances compare."""
+    run = tiny_run.copy(tmp_path / "run")
+    monkeypatch.setattr(timm_backbone, "packaged_weights", lambda backbone: None)
+    for k in (1, 2):
+        assert command("measure", "--k", k, "--again", f"out={run.folder}") == 0
+    kids = [run.read(f"{stage}/metrics.json")["kid"] for stage in MEASURES]
+    assert [kid["features"] for kid in kids] == ["scores of source-only, mean over the image"] * 2
+    assert kids[0]["source"] == kids[1]["source"]
+    assert "source-only" in run.read(f"{MEASURES[1]}/manifest.json")["inputs"]
 
 
 def test_the_report_shows_every_network(tiny_run):
@@ -231,16 +290,18 @@ def test_the_second_run_makes_nothing(tiny_run, command, tmp_path, capsys):
         ("segmentation.pseudo_labels.portion=0.4", [*SELF_TRAINING, *round_of(2)]),
         ("segmentation.pseudo_label_steps=8", [*SELF_TRAINING[1:], *round_of(2)]),
         ("segmentation.evaluation.size=[64,32]", EVALUATIONS),
+        ("translation.measure_images=4", MEASURES),
+        ("translation.measure_images=0", []),
         ("data.validation.scenes=4", ["data/validation", *EVALUATIONS]),
         ("data.target.scenes=6", ["data/target", *round_of(1), *round_of(2)]),
         ("data.source.scenes=7", ["data/source", *M0, *round_of(1), *round_of(2)]),
-        ("init=previous", [*round_of(1)[2:], *round_of(2)]),
+        ("init=previous", [*round_of(1)[3:], *round_of(2)]),
         ("translation.init=previous", round_of(2)),
     ],
 )
 def test_a_changed_setting_runs_what_depends_on_it(tiny_run, command, capsys, override, expected):
     if expected is None:  # the first translator is made before the adversarial term comes in
-        expected = [*round_of(1)[2:], *round_of(2)]
+        expected = [*round_of(1)[3:], *round_of(2)]
     assert command("run", "--dry-run", f"out={tiny_run.folder}", override) == 0
     assert to_run(capsys.readouterr().out) == expected
 
@@ -296,6 +357,7 @@ def test_stages_one_by_one_are_the_loop(tiny_run, command, tmp_path, capsys):
         "evaluate --k 0",
         "translate --k 1",
         "export --k 1",
+        "measure --k 1",
         "segment --k 1 --i 0",
         "pseudo-label --k 1 --i 1",
         "segment --k 1 --i 1",
@@ -381,18 +443,24 @@ def test_given_translations_take_the_translators_place(tiny_run, command, tmp_pa
     folder = tmp_path / "run"
     arguments = [f"out={folder}", "iterations=1", f"translation.images={given}"]
     assert command("run", *arguments) == 0
-    stages = [*DATA, *M0, *round_of(1)[2:]]
+    stages = [*DATA, *M0, "translated/measures", *round_of(1)[3:]]
     assert list(planned(capsys.readouterr().out)) == stages
     expected = tiny_run.weights()
     expected = {
         k: v for k, v in expected.items() if k.startswith(("source-only", "k1/segmentation"))
     }
-    assert_same_weights(type(tiny_run)(folder).weights(), expected)
+    run = type(tiny_run)(folder)
+    assert_same_weights(run.weights(), expected)
+    # Measured as the translator's own, but for the way back, of which nothing is known.
+    of_loop = tiny_run.read("k1/translated/measures/metrics.json")
+    given_away = {**of_loop, "reconstruction_l1": None}
+    assert run.read("translated/measures/metrics.json") == given_away
+    assert "given translations" in (folder / "report.html").read_text(encoding="utf-8")
 
     # Another image of the same name is another input.
     Image.new("RGB", (64, 32), "red").save(given / "00002.png")
     assert command("run", "--dry-run", *arguments) == 0
-    assert to_run(capsys.readouterr().out) == round_of(1)[2:]
+    assert to_run(capsys.readouterr().out) == stages[5:]
 
 
 def test_missing_translations_are_named(tiny_run, command, tmp_path, capsys):
@@ -439,7 +507,7 @@ def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path
     plans = re.findall(
         r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", capsys.readouterr().out
     )
-    assert plans == [("5", "5"), ("7", "12")]
+    assert plans == [("5", "5"), ("8", "13")]
     cells = {k: type(tiny_run)(folder / f"as-configured/K{k}-N1/seed-0") for k in (0, 1)}
     expected = {k: v for k, v in tiny_run.weights().items() if not k.startswith("k2/")}
     assert_same_weights(cells[1].weights(), expected)

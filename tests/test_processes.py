@@ -87,7 +87,8 @@ def test_training_gives_each_number_to_one_process(pair):
 
 def test_each_image_is_handled_by_one_process(pair):
     _, loaded = pair
-    visits = {"data/source/images": 1, "data/target/images": 1, "data/validation/images": 3}
+    # Sources are translated and measured, targets measured and pseudo-labelled.
+    visits = {"data/source/images": 2, "data/target/images": 2, "data/validation/images": 3}
     counts = {"data/source/images": 6, "data/target/images": 5, "data/validation/images": 3}
     for images, times in visits.items():
         shares = [loaded[rank]["whole", images] for rank in (0, 1)]
@@ -97,7 +98,7 @@ def test_each_image_is_handled_by_one_process(pair):
 
 def test_one_process_speaks(pair):
     run, _ = pair
-    assert run.output.count("[4/12] source-only\n") == 1
+    assert run.output.count("[4/13] source-only\n") == 1
 
 
 def test_results_of_the_networks_equal_those_of_one_process(pair, command, tmp_path):
@@ -109,7 +110,9 @@ def test_results_of_the_networks_equal_those_of_one_process(pair, command, tmp_p
     assert command("pseudo-label", "--i", 1, *arguments) == 0
     assert command("evaluate", "--i", 1, *arguments) == 0
     assert command("export", *arguments) == 0
-    for stage in ("k1/pseudo-labels-1", "k1/segmentation-1/evaluation", "k1/translated"):
+    assert command("measure", *arguments) == 0
+    stages = ["k1/pseudo-labels-1", "k1/segmentation-1/evaluation"]
+    for stage in (*stages, "k1/translated", "k1/translated/measures"):
         assert run.read(f"{stage}/manifest.json")["processes"] == 1
         assert run.read(f"{stage}/metrics.json") == made.read(f"{stage}/metrics.json")
     files = [*made.folder.glob("k1/pseudo-labels-1/labels/*.png")]

@@ -151,6 +151,8 @@ def test_the_plan_is_algorithm_1(tmp_path, overrides, capsys, recipe):
     # 8 images in batches of 4, 20 epochs less the last, which learns nothing.
     expected = {f"k{k}/translator": "38 steps" for k in (1, 2)}
     expected |= {f"k{k}/translated": "8 images" for k in (1, 2)}
+    # All 8 source images, which are fewer than 200, and all 3 of the target.
+    expected |= {f"k{k}/translated/measures": "11 images" for k in (1, 2)}
     expected |= {f"k{k}/pseudo-labels-{i}": "3 images" for k in (1, 2) for i in (1, 2)}
     for name, steps in networks.items():
         expected |= {name: f"{steps} steps", f"{name}/evaluation": "2 images"}
@@ -165,7 +167,7 @@ def test_translated_images_take_the_place_of_the_translator(tmp_path, overrides,
         layouts.image(tmp_path / f"translated/{number:05d}.png", size=(20, 12))
     assert plan("gta5_cityscapes_deeplab", source, given, *overrides) == 0
     out = capsys.readouterr().out
-    assert "k2/segmentation-2" in out and "trans" not in out.split("stages to run")[1]
+    assert "k2/segmentation-2" in out and "translator" not in out.split("stages to run")[1]
     (tmp_path / "translated/00003.png").unlink()
     assert plan("gta5_cityscapes_deeplab", source, given, *overrides) == 2
     assert "lacks 1 of 8 source images by name: 00003" in capsys.readouterr().err

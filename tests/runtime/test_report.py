@@ -43,6 +43,28 @@ IOU = [
     {"road": 0.8, "sky <b>": 0.1, "train": 0.1},
 ]
 ROWS = [{**row, "iou": iou} for row, iou in zip(ROWS, IOU, strict=True)]
+# Of four road pixels three were right before, of which one became sky; no train was ever right.
+MEASURES = {
+    "images": 7,
+    "target_images": 5,
+    "drift": {
+        "right_on_source": 0.65,
+        "right_on_translation": 0.5,
+        "broken": 0.3,
+        "mended": None,
+        "worst": [{"label": "road", "predicted": "sky <b>", "share": 1 / 3}],
+        "on_source": [[3, 1, 0], [0, 8, 0], [1, 0, 0]],
+        "on_translation": [[2, 2, 0], [0, 8, 0], [0, 0, 1]],
+        "of_right": [[2, 1, 0], [0, 8, 0], [0, 0, 0]],
+    },
+    "kid": {
+        "features": "<features>",
+        "translated": {"mean": -0.0123, "std": 0.004},
+        "source": None,
+    },
+    "ssim": 0.8765,
+    "reconstruction_l1": None,
+}
 CLASSES = [("road", (128, 64, 128)), ("sky <b>", (70, 130, 180)), ("train", (0, 80, 100))]
 
 
@@ -90,6 +112,7 @@ def report() -> Report:
                 "pseudo-label",
                 {"kept": 0.5, "classes": {"road": kept, "sky <b>": kept, "train": never}},
             ),
+            record("k1/translated/measures", "measure", MEASURES),
             Record("k2/translator", "translate", None, None),
         ],
         strips=[
@@ -187,6 +210,8 @@ def test_classes_that_moved_most() -> None:
     [
         ("source-only", "M(0)"),
         ("k1/translator", "F(1)"),
+        ("k2/translated/measures", "F(2)"),
+        ("translated/measures", "given translations"),
         ("k12/segmentation-3", "M(12,3)"),
         ("k2/pseudo-labels-1", "pseudo labels for M(2,1)"),
         ("data/source", "data/source"),
@@ -199,6 +224,37 @@ def test_symbols(stage: str, text: str) -> None:
 def test_numbers_are_rounded_without_a_signed_zero() -> None:
     assert (percent(0.42749), percent(None)) == ("42.7", "\N{EN DASH}")
     assert (points(-0.0001), points(0.0004), points(-0.03)) == ("0.0", "0.0", "\N{MINUS SIGN}3.0")
+
+
+def cells_of(text: str, table: str) -> list[list[str]]:
+    found = Table(table)
+    found.feed(text)
+    return found.rows[1:]
+
+
+def test_measures_of_translators_are_shown(page: Path) -> None:
+    """Numbers that could not be taken are dashes."""
+    text, dash = page.read_text(encoding="utf-8"), "\N{EN DASH}"
+    (row,) = cells_of(text, "translations-table")
+    assert row[:3] == ["F(1)", dash, "-0.012\N{PLUS-MINUS SIGN} 0.004"]
+    assert row[3:] == ["0.876", dash, "65.0", "50.0", "30.0", dash]
+    assert "Measured on 7 source images" in text and "&lt;features&gt;" in text
+
+
+def test_the_drift_map_says_what_became_of_pixels_that_were_right(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert cells_of(text, "drift-k1/translated/measures") == [
+        ["road", "75.0", "50.0", "67", "33", ""],
+        ["sky <b>", "100.0", "100.0", "", "100", ""],
+        ["train", "0.0", "100.0", "", "", ""],
+    ]
+    assert "sky &lt;b&gt; → road" not in text
+    assert re.search(r"road → sky &lt;b&gt; <span.*>33.3 %</span>", text)
+
+
+def test_without_measures_there_is_no_section_of_them(page: Path, report: Report) -> None:
+    write_report(page, replace(report, records=report.records[:3]))
+    assert 'id="translations"' not in page.read_text(encoding="utf-8")
 
 
 def test_names_from_disk_are_escaped(page: Path) -> None:
@@ -241,7 +297,7 @@ def test_nothing_is_fetched(page: Path) -> None:
 
 def test_warnings_and_stages_to_come_are_shown(page: Path, report: Report) -> None:
     text = page.read_text(encoding="utf-8")
-    assert "1 warning" in text and "3 of 4 stages are finished" in text and "to come" in text
+    assert "1 warning" in text and "4 of 5 stages are finished" in text and "to come" in text
     assert "location.reload" not in text
     write_report(page, replace(report, working_on="k2/translator"))
     text = page.read_text(encoding="utf-8")

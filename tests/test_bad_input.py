@@ -507,8 +507,8 @@ def test_check_of_a_sound_configuration_plans_and_writes_nothing(tmp_path, capsy
     setup.command = ["check", "--pixels"]
     assert setup.run() == 0
     captured = capsys.readouterr()
-    assert "9 of 9 stages to run" in captured.out
-    assert "no problem found; to do: 32 steps, 15 images" in captured.out
+    assert "10 of 10 stages to run" in captured.out
+    assert "no problem found; to do: 32 steps, 21 images" in captured.out
     assert not (tmp_path / "run").exists()
 
 

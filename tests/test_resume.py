@@ -55,7 +55,7 @@ def test_killed_in_each_kind_of_training_and_gone_on(
 ):
     folder = tmp_path / "run"
     # Source only takes steps 1 to 10, then the first translator 6: killed in its sixth step.
-    assert "[6/19] k1/translator" in run_until_killed(tiny_config, folder, 16)
+    assert "[6/21] k1/translator" in run_until_killed(tiny_config, folder, 16)
     assert (folder / "k1/translator/checkpoint.json").is_file()
     # It goes on from step 4 with 2 steps; of M(1,0) follow 10, of M(1,1) 7: killed in its sixth.
     said = run_until_killed(tiny_config, folder, 18)

@@ -15,7 +15,7 @@ from runtime import __version__
 from runtime.config import Config, known_keys, value_at
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # What makes the tutorial's trainings take a second.
 TINY = """

@@ -6,6 +6,7 @@ changes, the command line's `key=value` comes last.
 
 import difflib
 import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -272,7 +273,13 @@ def load_config(
         config = OmegaConf.to_object(schema)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
-        raise UserError(f"{file}: {key}: {_first_line(error)}") from None
+        unset = re.search(r"Environment variable '(\w+)' not found", str(error))
+        problem = (
+            f"the environment variable {unset[1]} is not set; set it, or give {key}=VALUE"
+            if unset
+            else _first_line(error)
+        )
+        raise UserError(f"{file}: {key}: {problem}") from None
     assert isinstance(config, Config)
     found = [f"{file}: {key}: {problem}" for key, problem in _invalid(config)]
     if problems is not None:

@@ -218,3 +218,13 @@ def test_checked_keys_exist():
     """A range or choice for a key that was renamed would check nothing."""
     checked = {*module._CHOICES, *module._AT_LEAST, *module._AT_MOST, *module._PAIRS}
     assert checked <= set(known_keys())
+
+
+def test_an_environment_variable_that_is_not_set_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    with pytest.raises(UserError) as raised:
+        load_config("camvid_day_dusk")
+    assert str(raised.value).endswith(
+        "data.source.root: the environment variable CAMVID_ROOT is not set; "
+        "set it, or give data.source.root=VALUE"
+    )

@@ -124,6 +124,11 @@ class Loop:
                     self.segment(f"k{k}/segmentation-{i}", translated, labels, segmenter)
                 )
                 add(self.evaluate(segmenter))
+        self.require_places(stages)
+        return stages
+
+    def require_places(self, stages: Sequence[Stage]) -> None:
+        """Raises UserError for a network trained elsewhere that takes no stage's place."""
         places = [stage.name for stage in stages if stage.kind in ("segment", "translate", "given")]
         translators = [name for name in places if name.endswith("/translator")]
         for key, given, names in (
@@ -136,7 +141,6 @@ class Loop:
                         f"{key}.checkpoints: '{name}' is no stage that trains one in this run; "
                         f"there are {', '.join(sorted(names)) or 'none'}"
                     )
-        return stages
 
     # The stages
 

@@ -49,8 +49,12 @@ class Results:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each segmentation network of this configuration that is evaluated."""
+        return self.rows_of(self.finished())
+
+    def rows_of(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+        """The same, of the finished `stages`."""
         rows = []
-        finished = {stage.name for stage in self.finished()}
+        finished = {stage.name for stage in stages}
         for stage in self.stages:
             if not finished.issuperset({stage.name, f"{stage.name}/evaluation"}):
                 continue
@@ -73,14 +77,15 @@ class Results:
 
     def write(self, working_on: Stage | None = None) -> None:
         """results.json and the report, from what is finished; `working_on` is being made."""
-        rows = self.rows()
+        finished = self.finished()  # asked once: each answer counts the files of every stage
+        rows = self.rows_of(finished)
         write_json(self.folder / "results.json", rows)
         space = self.problem.space
         report = Report(
             title=self.folder.resolve().name,
             rows=rows,
-            records=[self.record(stage) for stage in self.stages],
-            strips=self.strips(self.finished()),
+            records=[self.record(stage, stage in finished) for stage in self.stages],
+            strips=self.strips(finished),
             facts=self.facts(),
             classes=list(zip(space.names, space.colors, strict=True)),
             subsets=list(space.subsets),
@@ -90,8 +95,8 @@ class Results:
         )
         write_report(self.folder / "report.html", report)
 
-    def record(self, stage: Stage) -> Record:
-        if not is_finished(self.folder, stage):
+    def record(self, stage: Stage, finished: bool) -> Record:
+        if not finished:
             return Record(stage.name, stage.kind, None, None)
         folder = self.folder / stage.name
         return Record(stage.name, stage.kind, read_manifest(folder), read_metrics(folder))

@@ -12,10 +12,9 @@ from runtime.processes import largest
 from runtime.stopping import Stopped, stop_request
 from runtime.tracking import Tracker
 
-_COLLAPSED = (
-    1e-3  # of a discriminator's loss; one that cannot tell its inputs apart has 0.25 (least
-)
-# squares) or 0.69 (cross entropy)
+# Of a discriminator's loss; one that cannot tell its inputs apart has 0.25 (least squares) or 0.69
+# (cross entropy).
+_COLLAPSED = 1e-3
 _ROWS = 10  # rows in succession below that which make a warning
 
 

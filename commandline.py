@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,6 +42,7 @@ from translation.reference_weights import import_weights as import_translation_w
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_SETTING = re.compile(r"[a-z_][\w.]*=")
 _PRETRAINED = "tf_efficientnet_lite0"  # a backbone whose weights come as a package
 _SINGLE = {
     "translate": "train the translator of round K",
@@ -94,7 +96,8 @@ class PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> tuple[argparse.ArgumentParser, Commands]:
+    """The parser, and those of the commands in it."""
     parser = argparse.ArgumentParser(
         prog="bdl",
         description="Bidirectional learning for domain adaptation of semantic segmentation: a "
@@ -180,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_export_network(commands)
     add_compare(commands)
     add_init_config(commands)
-    return parser
+    return parser, commands
 
 
 def add_score(commands: Commands) -> None:
@@ -372,13 +375,27 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options and settings in any order; argparse alone wants all settings in one place, and not
     after an option that takes several values."""
-    parser = make_parser()
-    settings = [item for item in arguments if re.match(r"[a-z_][\w.]*=", item)]
-    options = parser.parse_args([item for item in arguments if item not in settings])
-    if settings and not hasattr(options, "overrides"):
-        parser.error(f"{options.command} takes no settings, such as {settings[0]}")
-    if settings:
-        options.overrides += settings
+    parser, commands = make_parser()
+    name = next((item for item in arguments if item in commands.choices), None)
+    known = commands.choices[name]._actions if name else []
+    if not any(action.dest == "overrides" for action in known):
+        options, unknown = parser.parse_known_args(arguments)
+        if settings := [item for item in unknown if _SETTING.match(item)]:
+            parser.error(f"{options.command} takes no settings, such as {settings[0]}")
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+    # The value of an option may look like a setting: --config lr=2.yaml
+    with_value = {
+        option for action in known if action.nargs is None for option in action.option_strings
+    }
+    settings: list[str] = []
+    others: list[str] = []
+    for before, item in pairwise(["", *arguments]):
+        is_setting = _SETTING.match(item) and before not in with_value
+        (settings if is_setting else others).append(item)
+    options = parser.parse_args(others)
+    options.overrides += settings
     return options
 
 

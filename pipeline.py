@@ -26,12 +26,12 @@ from torch import Tensor
 
 from commandline import TOOLS, parse
 from domains.check import check_data, check_samples
-from domains.datasets import Sample, images_of, pair_with
+from domains.datasets import Sample, images_of, pair_with, spread
 from domains.inspection import usable
 from domains.loading import TrainingSamples, View, WholeImages
 from domains.problem import ROLES, Problem, digest
 from domains.render import render_streets
-from results import CONFIGURATION, Results, frames, show_results
+from results import CONFIGURATION, FRAMES, Results, show_results
 from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
 from runtime.config import Config, load_config, to_yaml
@@ -48,7 +48,7 @@ from runtime.files import (
 )
 from runtime.lock import claimed, require_writable
 from runtime.memory import PeakMemory
-from runtime.processes import failed_child, largest, launched
+from runtime.processes import ChildFailed, largest, launched, report_error
 from runtime.stages import (
     Entry,
     Metrics,
@@ -69,12 +69,12 @@ from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
 from segmentation.predict import probabilities
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.train import RESULT as SEGMENTER
-from segmentation.train import initial_segmenter, load_segmenter, train_segmenter
+from segmentation.train import as_segmenter, initial_segmenter, load_segmenter, train_segmenter
 from translation.export import (
+    as_translator,
     export_translations,
     image_path,
     load_translator,
-    read_translator,
 )
 from translation.measure import Eyes, measure_translations
 from translation.train import RESULT as TRANSLATOR
@@ -202,9 +202,10 @@ class Loop:
         key = f"translation.checkpoints.{name}"
 
         def action(folder: Path) -> Metrics:
-            read_translator(file)
+            content = load_tensors(file)
+            as_translator(content, file)
             if self.fabric.is_global_zero:
-                save_tensors(folder / TRANSLATOR, load_tensors(file))
+                save_tensors(folder / TRANSLATOR, content)
             return {}
 
         return Stage(name, "given", {key: _file_digest(file, key)}, (), action, 1, "network")
@@ -223,7 +224,7 @@ class Loop:
                 generators,
                 images,
                 workers=self.config.data.workers,
-                frames=frames(len(images)),
+                frames=spread(len(images), FRAMES),
             )
 
         name = f"k{k}/translated"
@@ -353,14 +354,15 @@ class Loop:
         key = f"segmentation.checkpoints.{name}"
 
         def action(folder: Path) -> Metrics:
-            _, label_space = load_segmenter(file)
+            content = load_tensors(file)
+            _, label_space = as_segmenter(content, file)
             if label_space["names"] != list(self.problem.space.names):
                 raise UserError(
                     f"{key}: {file} is for the classes of {label_space['name']}, "
                     f"not of {self.problem.space.name}"
                 )
             if self.fabric.is_global_zero:
-                save_tensors(folder / SEGMENTER, load_tensors(file))
+                save_tensors(folder / SEGMENTER, content)
             return {}
 
         return Stage(name, "given", {key: _file_digest(file, key)}, (), action, 1, "network")
@@ -411,7 +413,7 @@ class Loop:
                 self.problem.space,
                 size=(config.size[0], config.size[1]) if config.size else None,
                 workers=self.config.data.workers,
-                frames=frames(len(samples)),
+                frames=spread(len(samples), FRAMES),
             )
 
         name = f"{segmenter.name}/evaluation"
@@ -726,18 +728,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             {**TOOLS, "check": check, "ablate": ablate}.get(options.command, run)(options)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            report_error(str(error))
             return 2
+        except ChildFailed as failed:
+            if failed.text:
+                report_error(failed.text)
+            return failed.status
         except Stopped as stopped:
             return report_stop(stopped, given)
         except Exception as error:
             # A process that waits for another one which stops or has failed gets errors of its own.
             if stop_request.signum:
                 return report_stop(Stopped(stop_request.signum), given)
-            if status := failed_child(stop_request.children):
-                return 2 if status == 2 else 1
             if isinstance(error, OSError) and is_users(error):
-                print(f"error: {write_error(error.filename or '', error)}", file=sys.stderr)
+                report_error(str(write_error(error.filename or "", error)))
                 return 2
             raise
     return 0

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from domains.datasets import Sample
+from domains.datasets import Sample, spread
 from domains.images import label_image, open_image, open_label
 from domains.problem import ROLES, Problem
 from runtime.config import Config, to_yaml
@@ -24,7 +24,7 @@ from segmentation.pseudo_labels import pseudo_label_path
 from translation.export import image_path, reconstruction_path
 
 CONFIGURATION = "config.yaml"  # in the run's folder
-FRAMES = 4  # images of each data set that the report follows through the loop
+FRAMES = 4  # images of each data set that the report follows through the loop, spread over it
 
 
 class Results:
@@ -140,7 +140,7 @@ class Results:
             if role not in roles or not all(is_finished(self.folder, s) for s in rendering):
                 return []
             samples = self.problem.samples(role)
-            return [(index, samples[index]) for index in frames(len(samples))]
+            return [(index, samples[index]) for index in spread(len(samples), FRAMES)]
 
         strips = []
         for index, sample in followed("source"):
@@ -206,11 +206,6 @@ def position(name: str) -> tuple[int, int]:
         return 0, 0
     round_name, stage_name = name.split("/")
     return int(round_name[1:]), int(stage_name.rpartition("-")[2])
-
-
-def frames(count: int) -> list[int]:
-    """Indices of the images that the report follows, spread over the data set."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(FRAMES, count))})
 
 
 def translation_values(metrics: Metrics) -> dict[str, float | None]:

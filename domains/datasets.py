@@ -163,6 +163,13 @@ def pair_with(samples: list[Sample], image_at: Callable[[str], Path]) -> list[Sa
     return [Sample(sample.name, image_at(sample.name), sample.label) for sample in samples]
 
 
+def spread(available: int, count: int) -> list[int]:
+    """`count` indices of `available` ones, spread evenly from the first to the last; all of them,
+    if there are no more."""
+    count = min(count, available)
+    return [place * (available - 1) // max(1, count - 1) for place in range(count)]
+
+
 def _matches(root: Path, pattern: str) -> list[tuple[str, tuple[str, ...]]]:
     """Relative paths that match, sorted, each with what its stars stand for."""
     expression = re.compile("([^/]*)".join(re.escape(part) for part in pattern.split("*")))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from domains.datasets import IMAGE_ENDINGS, LAYOUTS, Sample, find_samples
+from domains.datasets import IMAGE_ENDINGS, LAYOUTS, Sample, find_samples, spread
 from domains.images import check_image, check_label, open_label
 from domains.label_space import IGNORE
 from runtime.config import DomainConfig
@@ -48,8 +48,8 @@ def survey(root: str, split: str, labelled: bool, key: str) -> Survey:
         raise UserError(f"{key}: {root} is not a folder; give the data set's")
     domain = _known_layout(root, folder, split) or _patterns(root, folder, labelled, key)
     samples = find_samples(domain, key, labelled)
-    sizes = Counter(check_image(sample.image) for sample in _spread(samples, _SIZED))
-    ids = _ids(_spread(samples, _OPENED)) if labelled else {}
+    sizes = Counter(check_image(samples[i].image) for i in spread(len(samples), _SIZED))
+    ids = _ids([samples[i] for i in spread(len(samples), _OPENED)]) if labelled else {}
     files = frozenset(sample.image.resolve() for sample in samples)
     return Survey(domain, files, sizes.most_common(1)[0][0], len(sizes) == 1, ids)
 
@@ -160,12 +160,6 @@ def _shared_ending(stems: Sequence[str]) -> str:
     shared = "".join(column[0] for column in takewhile(lambda c: len(set(c)) == 1, columns))[::-1]
     found = re.search(r"[_.-][A-Za-z][\w.-]*$", shared)
     return found[0] if found else ""
-
-
-def _spread(samples: list[Sample], count: int) -> list[Sample]:
-    """At most `count` samples, evenly over all."""
-    places = np.linspace(0, len(samples) - 1, min(count, len(samples)))
-    return [samples[int(place)] for place in places]
 
 
 def _ids(samples: Sequence[Sample]) -> dict[int, float]:

@@ -144,7 +144,8 @@ class EvaluationConfig:
 @dataclass
 class SegmentationConfig:
     network: str = "deeplab_v2"  # compact | deeplab_v2 | fcn8s_vgg16 | timm:BACKBONE
-    options: dict[str, Any] = field(default_factory=dict)  # the network's own, see its file
+    # The network's own, see its file; a file or command line that names another network drops them
+    options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None  # initial weights; default: the network's own initialisation
     # Networks trained elsewhere that take a stage's place, e.g. {k1/segmentation-0: FILE}
     checkpoints: dict[str, str] = field(default_factory=dict)
@@ -365,6 +366,10 @@ def _override_layer(overrides: list[str]) -> tuple[str, Any]:
 
 def _merge(schema: Any, content: Any, origin: str) -> Any:
     try:
+        network = _select(content, "segmentation.network")
+        if network is not None and network != schema.segmentation.network:
+            # Options are those of the network that was named with them: another one has its own.
+            OmegaConf.update(schema, "segmentation.options", {}, merge=False)
         return OmegaConf.merge(schema, content)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""

@@ -1,23 +1,30 @@
 """The processes of one run: they agree, and none outlives the others."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
 
+from runtime.errors import UserError
+from runtime.files import write_text
 from runtime.stopping import stop_request
 
+_ERRORS = "BDL_ERRORS"  # environment variable of children: the folder where they leave errors
 _POLL = 0.2  # seconds between looks at the other processes
+_MOMENT = 2.0  # seconds in which a process that has failed gets to its end
 _PATIENCE = 10.0  # seconds that processes have to end by themselves
 
 
@@ -37,47 +44,109 @@ def largest(fabric: Fabric, number: int) -> int:
     return int(shared)
 
 
+class ChildFailed(Exception):
+    """A process of the run ended before the others, with an exit status; `text` says why unless it
+    has been printed."""
+
+    def __init__(self, status: int, text: str | None) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def report_error(text: str) -> None:
+    """Print an error of the user's. All processes meet most of them: a child leaves its own to the
+    main process, which prints one."""
+    folder, rank = os.environ.get(_ERRORS), int(os.environ.get("LOCAL_RANK", 0))
+    if folder and rank:
+        with suppress(OSError, UserError):
+            write_text(Path(folder) / str(rank), text)
+            return
+    print(f"error: {text}", file=sys.stderr)
+
+
 @contextmanager
 def launched(fabric: Fabric) -> Iterator[None]:
     """Inside, the run's processes are there; they end together.
 
-    One that fails ends the run with its exit status; one whose parent is gone ends too, so that
-    a killed run leaves nobody behind who writes into its folder.
+    One that fails ends the run with its exit status, if need be by ChildFailed; one whose parent is
+    gone ends too, so that a killed run leaves nobody behind who writes into its folder.
     """
     parent = os.getppid()
-    fabric.launch()
-    children: list[subprocess.Popen] = getattr(fabric.strategy.launcher, "procs", [])
-    stop_request.children = children
-    if children:
-        threading.Thread(target=_end_with_children, args=(children,), daemon=True).start()
-    elif fabric.global_rank > 0:
-        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    try:
-        yield
-    except BaseException:
-        # Those that wait in a collective for this process would wait in vain.
-        _end(children, _PATIENCE if stop_request.signum else 0.0)
-        raise
-    _end(children, _PATIENCE)
+    with _error_folder(fabric) as errors:
+        fabric.launch()
+        # Of its own: what we end ourselves leaves it, and is no failure.
+        children: list[subprocess.Popen] = list(getattr(fabric.strategy.launcher, "procs", []))
+        stop_request.children = children
+        speaks = threading.Lock()  # whoever says how the run ends keeps it
+        if children:
+            watch = threading.Thread(
+                target=_end_with_children, args=(children, errors, speaks), daemon=True
+            )
+            watch.start()
+        elif fabric.global_rank > 0:
+            threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+        try:
+            yield
+        except BaseException as error:
+            speaks.acquire()
+            # Those that wait in a collective for this process would wait in vain; this one may
+            # have waited for one that has failed.
+            broken = isinstance(error, Exception) and not isinstance(error, UserError)
+            _end(children, _PATIENCE if stop_request.signum else _MOMENT if broken else 0.0)
+            if broken and not stop_request.signum and (failed := _failed(children, errors)):
+                raise failed from None
+            raise
+        speaks.acquire()
+        _end(children, _PATIENCE)
+        if failed := _failed(children, errors):
+            raise failed
 
 
-def failed_child(children: list[subprocess.Popen]) -> int:
-    """The exit status of a child that failed, 0 if none did."""
-    return next((code for child in children if (code := child.poll())), 0)
+@contextmanager
+def _error_folder(fabric: Fabric) -> Iterator[Path | None]:
+    """Where the children of this process leave their errors; None if it starts none."""
+    if fabric.world_size == 1 or int(os.environ.get("LOCAL_RANK", 0)):
+        yield None
+        return
+    with TemporaryDirectory(prefix="bdl-") as folder:
+        os.environ[_ERRORS] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[_ERRORS]
 
 
-def _end_with_children(children: list[subprocess.Popen]) -> None:
+def _failed(children: Sequence[subprocess.Popen], errors: Path | None) -> ChildFailed | None:
+    """The failure of a child, if one failed."""
+    status = next((code for child in children if (code := child.poll())), 0)
+    left = sorted(errors.glob("*[0-9]")) if errors else []  # whole files, by rank
+    if left:
+        return ChildFailed(2, left[0].read_text(encoding="utf-8"))
+    if status < 0:
+        return ChildFailed(1, f"a process of this run was ended by {signal.Signals(-status).name}")
+    return ChildFailed(1, None) if status else None
+
+
+def _end_with_children(
+    children: Sequence[subprocess.Popen], errors: Path | None, speaks: threading.Lock
+) -> None:
     while any(child.poll() is None for child in children):
         time.sleep(_POLL)
-        status = failed_child(children)
-        if status and not stop_request.signum:
-            if status < 0:  # else it has said why itself
-                name = signal.Signals(-status).name
-                print(f"error: a process of this run was ended by {name}", file=sys.stderr)
-            # This process may be waiting for it where no exception arrives, and holds nothing
-            # that a later run does not find on disk.
-            _end(children, 0.0)
-            os._exit(2 if status == 2 else 1)
+        if stop_request.signum or not any(child.poll() for child in children):
+            continue
+        if not speaks.acquire(blocking=False):
+            return
+        # The main thread may be waiting for the child where no exception arrives, and holds
+        # nothing that a later run does not find on disk.
+        failed = _failed(children, errors)
+        assert failed is not None
+        if failed.text:
+            report_error(failed.text)
+        _end(list(children), 0.0)
+        if errors is not None:
+            shutil.rmtree(errors, ignore_errors=True)
+        sys.stderr.flush()
+        os._exit(failed.status)
 
 
 def _end_with_parent(parent: int) -> None:
@@ -87,10 +156,13 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _end(children: list[subprocess.Popen], patience: float) -> None:
+    """Wait for the children for `patience` seconds in all; what still runs then is killed and taken
+    off the list."""
     deadline = time.monotonic() + patience
-    for child in children:
+    for child in list(children):
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, deadline - time.monotonic()))
         if child.poll() is None:
             child.kill()
             child.wait()
+            children.remove(child)

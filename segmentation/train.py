@@ -51,7 +51,11 @@ def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
 
     Raises UserError if the file does not hold a segmentation network of this project.
     """
-    content = load_tensors(file)
+    return as_segmenter(load_tensors(file), file)
+
+
+def as_segmenter(content: dict[str, Any], file: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """The same from the `content` of a file, which errors name."""
     try:
         names = content["label_space"]["names"]
         # Its weights are in the file: no others are fetched.

@@ -69,6 +69,26 @@ def test_settings_and_options_come_in_any_order(tiny_config):
     assert commandline.parse(["ablate", "--row", row]).row == [row]
 
 
+def test_a_path_with_an_equals_sign_is_no_setting(capsys):
+    options = commandline.parse(
+        ["predict", "--checkpoint", "lr=1/run", "--images", "a=b/", "--out", "c=d"]
+    )
+    assert [str(options.checkpoint), str(options.images), str(options.out)] == [
+        "lr=1/run",
+        "a=b",
+        "c=d",
+    ]
+    assert [str(run) for run in commandline.parse(["compare", "seed=1", "seed=2"]).runs] == [
+        "seed=1",
+        "seed=2",
+    ]
+    options = commandline.parse(["run", "--config", "lr=1.yaml", "seed=1"])
+    assert (options.config, options.overrides) == ("lr=1.yaml", ["seed=1"])
+    with pytest.raises(SystemExit):
+        commandline.parse(["score", "--predictions", "a", "--labels", "b", "seed=1"])
+    assert "score takes no settings, such as seed=1" in capsys.readouterr().err
+
+
 def test_dry_run_writes_nothing(command, tmp_path):
     assert command("run", "--dry-run", f"out={tmp_path / 'run'}") == 0
     assert list(tmp_path.iterdir()) == []
@@ -81,12 +101,6 @@ def test_help_names_every_command(capsys):
     text = capsys.readouterr().out
     for name in ("run", "translate", "export", "segment", "pseudo-label", "evaluate"):
         assert re.search(rf"^ +{name}\b", text, re.MULTILINE)
-
-
-def test_frames_are_spread_over_the_data_set():
-    assert results.frames(1) == [0]
-    assert results.frames(3) == [0, 1, 2]
-    assert results.frames(10) == [0, 3, 6, 9]
 
 
 def test_position_of_networks():

@@ -1,6 +1,7 @@
 """Two processes (gloo, on the CPU) do the work of one, each its share of it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -138,3 +139,66 @@ def test_going_on_with_another_number_of_processes_is_refused(tiny_run, command,
     (place / "checkpoint.json").write_text('{"step": 4, "processes": 2}')
     assert command("segment", "--k", 0, f"out={run.folder}") == 2
     assert f"error: {place}: was begun with devices=2" in capsys.readouterr().err
+
+
+def run_pair(place: Path, tiny_config: Path, code: str = "", *settings: str) -> tuple[int, str]:
+    """Status and stderr of a run of two processes, each of which first executes `code`."""
+    script = place / "script.py"
+    script.write_text(
+        f"import os, signal, sys\nimport pipeline\n{code}\n"
+        "if __name__ == '__main__':\n    sys.exit(pipeline.main())\n",
+        encoding="utf-8",
+    )
+    settings = ("iterations=0", "devices=2", f"out={place / 'run'}", *settings)
+    done = subprocess.run(
+        [sys.executable, script, "run", "--config", tiny_config, *settings],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return done.returncode, done.stderr
+
+
+IN_CHILD = """
+rank = os.environ.get("LOCAL_RANK", "0")
+def fail(*_):
+    {failure}
+if rank in "{ranks}":
+    pipeline.Loop.algorithm = fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("failure", "ranks", "status", "line"),
+    [
+        ("raise pipeline.UserError(f'file {rank} is bad')", "01", 2, r"file [01] is bad"),
+        ("raise pipeline.UserError(f'file {rank} is bad')", "1", 2, "file 1 is bad"),
+        ("raise pipeline.UserError(f'file {rank} is bad')", "0", 2, "file 0 is bad"),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "1",
+            1,
+            "a process of this run was ended by SIGKILL",
+        ),
+    ],
+    ids=["both", "child", "main", "killed child"],
+)
+def test_an_error_is_printed_once_whichever_processes_meet_it(
+    tmp_path, tiny_config, failure, ranks, status, line
+):
+    code = IN_CHILD.format(failure=failure, ranks=ranks)
+    ended, said = run_pair(tmp_path, tiny_config, code)
+    errors = [text for text in said.splitlines() if text.startswith("error: ")]
+    assert ended == status and len(errors) == 1, said
+    assert re.fullmatch(f"error: {line}", errors[0])
+    assert "Traceback" not in said
+
+
+def test_an_internal_error_of_the_main_process_is_not_hidden_by_those_it_ends(
+    tmp_path, tiny_config
+):
+    code = IN_CHILD.format(failure="raise LookupError('ours to mend')", ranks="0")
+    ended, said = run_pair(tmp_path, tiny_config, code)
+    assert ended == 1 and "LookupError: ours to mend" in said

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -22,12 +23,13 @@ from translation.train import RESULT, Translator
 
 def load_translator(folder: Path) -> Translator:
     """The translator that `train_translator` wrote into `folder`, ready for use on the CPU."""
-    return read_translator(folder / RESULT)
+    file = folder / RESULT
+    return as_translator(load_tensors(file), file)
 
 
-def read_translator(file: Path) -> Translator:
-    """The same from any file. Raises UserError if it holds no translator of this project."""
-    content = load_tensors(file)
+def as_translator(content: dict[str, Any], file: Path) -> Translator:
+    """The same from the `content` of any file. Raises UserError, which names the `file`, if it
+    holds no translator of this project."""
     try:
         translator = Translator(**content["options"])
         translator.load_state_dict(content["state"])

@@ -16,6 +16,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from domains.datasets import spread
 from domains.images import to_bytes, to_unit
 from domains.label_space import IGNORE
 from domains.loading import WholeImages, share, whole_images
@@ -161,12 +162,6 @@ def measure_translations(
         "ssim": means[0],
         "reconstruction_l1": means[1] if back is not None else None,
     }
-
-
-def spread(available: int, count: int) -> list[int]:
-    """`count` indices of `available` ones (all, if there are no more), spread evenly."""
-    count = min(count, available)
-    return [place * available // count for place in range(count)]
 
 
 def similarity(image: Tensor, other: Tensor) -> float:

@@ -1,12 +1,15 @@
 """Known data sets, found and read in their true layouts: paths, pairs, class ids."""
 
+import itertools
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from domains.datasets import find_samples, images_of, layout_of
+from domains.datasets import find_samples, images_of, layout_of, spread
 from domains.images import open_image, open_label
 from domains.label_space import load_label_space
 from runtime.config import DomainConfig
@@ -163,3 +166,19 @@ def test_names_that_do_not_match_are_listed(tmp_path):
     assert "2 others: 00002_fake_B, 00003_fake_B" in message
     with pytest.raises(UserError, match=r"translation.images: .*nowhere is not a folder"):
         images_of(samples, tmp_path / "nowhere", "translation.images")
+
+
+def test_spread_indices_by_hand():
+    assert spread(1, 4) == [0]
+    assert spread(3, 4) == [0, 1, 2]
+    assert spread(10, 4) == [0, 3, 6, 9]
+    assert spread(10, 1) == [0]
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_chosen_indices_are_spread_evenly_over_all(available, count):
+    chosen = spread(available, count)
+    assert len(chosen) == min(available, count)
+    steps = {after - before for before, after in itertools.pairwise(chosen)}
+    assert all(step >= 1 for step in steps) and (not steps or max(steps) - min(steps) <= 1)
+    assert not steps or (chosen[0], chosen[-1]) == (0, available - 1)

@@ -228,3 +228,26 @@ def test_an_environment_variable_that_is_not_set_is_named_with_the_way_out(monke
         "data.source.root: the environment variable CAMVID_ROOT is not set; "
         "set it, or give data.source.root=VALUE"
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"width": 4, "dilations": [1]}),
+        (["segmentation.options.width=8"], {"width": 8, "dilations": [1]}),
+        (["segmentation.network=compact"], {"width": 4, "dilations": [1]}),
+        (["segmentation.network=deeplab_v2"], {}),
+        (["segmentation.network=deeplab_v2", "segmentation.options.branches=2"], {"branches": 2}),
+    ],
+)
+def test_options_go_with_the_network_that_they_were_given_for(tmp_path, overrides, expected):
+    file = tmp_path / "own.yaml"
+    file.write_text("segmentation: {network: compact, options: {width: 4, dilations: [1]}}")
+    assert load_config(file, overrides).segmentation.options == expected
+
+
+def test_options_of_a_base_are_dropped_with_its_network(tmp_path):
+    (tmp_path / "base.yaml").write_text("segmentation: {network: compact, options: {width: 4}}")
+    file = tmp_path / "own.yaml"
+    file.write_text("base: base.yaml\nsegmentation: {network: deeplab_v2}")
+    assert load_config(file).segmentation.options == {}

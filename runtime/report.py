@@ -22,6 +22,7 @@ Row = dict[str, Any]
 
 _DASH, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _WIDEST = 640  # pixels of an embedded picture: enough to zoom, and a report stays a few MB
+_FEW = 0.01  # of a class's pixels: with fewer right, what became of them is not shown
 _MOVED = 4  # classes that are named as having gained or lost most
 
 # The terms of both trainings in the order in which their charts stand.
@@ -239,7 +240,7 @@ def heat_map(report: Report) -> list[dict[str, Any]]:
 def drift_map(report: Report, drift: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each class: its name, colour, the share of its pixels that the frozen network had
     right on the source and on the translation, and what it sees on the translation of the former,
-    as shares by class (None where it had none right)."""
+    as shares by class (None where it had hardly any right: a few pixels are no pattern)."""
     rows = []
     for place, (name, color) in enumerate(report.classes):
         before, after, of_right = (
@@ -252,7 +253,10 @@ def drift_map(report: Report, drift: dict[str, Any]) -> list[dict[str, Any]]:
                 "color": color,
                 "before": before[place] / pixels if pixels else None,
                 "after": after[place] / pixels if pixels else None,
-                "cells": [count / right if right else None for count in of_right],
+                "cells": [
+                    count / right if right and right >= _FEW * pixels else None
+                    for count in of_right
+                ],
             }
         )
     return rows

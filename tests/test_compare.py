@@ -10,7 +10,7 @@ import yaml
 import pipeline
 from runtime.comparison import ComparedRun, differences, networks, notes
 from segmentation.finished_runs import compared_frames, read_runs
-from tests.runtime.test_report import CHROMIUM, opened
+from tests.browser import needs_browser, opened
 
 
 def row(stage: str, k: int, i: int, miou: float) -> dict:
@@ -145,7 +145,7 @@ def test_one_run_alone_is_nothing_to_compare(two_runs, capsys):
     assert "given twice" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
 def test_a_browser_shows_the_page(two_runs, tmp_path, width, scheme):
     """No error, every picture decoded, the zoom goes from the photo to its label, and nothing is
@@ -157,5 +157,6 @@ def test_a_browser_shows_the_page(two_runs, tmp_path, width, scheme):
     assert probe["errors"] == []
     assert probe["images"] == [[64, 32]] * 12
     assert probe["shown"] == [True, "00000: validation", "00000: label"]
+    assert probe["dots"] == 5 + 3  # of the plot: a dot for each network of either run
     assert probe["wide"] <= max(width, probe["window"])
     assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")

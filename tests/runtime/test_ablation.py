@@ -7,9 +7,12 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from runtime.ablation import Cell, Line, as_csv, as_markdown, as_page, as_plot, run_ablation
 from runtime.config import Config
 from runtime.stages import Stage, begin, finish, make_plan, take_over
+from tests.browser import needs_browser, opened
 
 
 def cell(variant: str, seed: int, folder: Path) -> Cell:
@@ -46,6 +49,30 @@ def test_the_table_has_mean_spread_and_each_seeds_gain_over_its_own_source_only(
     assert (tmp_path / "ablation.md").read_text() == as_markdown(lines)
     assert (tmp_path / "ablation.svg").read_text() == as_plot(lines)
     assert "33.0 ± 4.2" in (tmp_path / "ablation.html").read_text(encoding="utf-8")
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
+def test_a_browser_shows_the_page(tmp_path, width, scheme):
+    """No error, a dot for each seed of each network inside the window, the numbers of the CSV in
+    the table, nothing wider than the window, and the theme that is asked for."""
+    cells = [cell(name, seed, tmp_path) for name in ("plain", "weak <b>") for seed in (0, 1)]
+
+    def run(made: Cell, others: list[Path]) -> list[dict]:
+        miou = 0.2 + 0.1 * made.seed + 0.03 * cells.index(made)
+        stages = ("source-only", "k1/segmentation-0", "k1/segmentation-1")
+        return [{"stage": name, "miou": miou + 0.05 * n} for n, name in enumerate(stages)]
+
+    run_ablation(tmp_path, cells, run)
+    rows = list(csv.DictReader((tmp_path / "ablation.csv").open(encoding="utf-8")))
+    dom, probe = opened(tmp_path / "ablation.html", width, scheme)
+    assert probe["errors"] == [] and probe["dots"] == len(rows) == 2 * 2 * 3
+    table = re.sub(r"<[^>]*>", " ", dom[dom.index('id="ablation-table"') :])
+    for row in rows:
+        gain = f"{100 * float(row['gain']):+.1f}"
+        assert ("0.0" if gain == "+0.0" else gain) in table.split()
+    assert probe["wide"] <= max(width, probe["window"])
+    assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")
 
 
 def test_the_page_and_the_plot_say_what_the_table_says(tmp_path):

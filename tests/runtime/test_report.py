@@ -4,10 +4,7 @@ it."""
 import base64
 import html
 import io
-import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,6 +28,7 @@ from runtime.report import (
     with_gains,
     write_report,
 )
+from tests.browser import needs_browser, opened
 
 ROWS = [
     {"stage": "source-only", "k": 0, "i": 0, "miou": 0.30, "few": 0.2, "seconds": 61.0},
@@ -341,58 +339,7 @@ def test_pictures_beside_each_other() -> None:
     assert {tuple(pixel) for pixel in joined[:, 10:].reshape(-1, 3)} <= {c for _, c in CLASSES}
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-# What the page looks like from inside, after every picture was decoded: written into its title.
-PROBE = """
-<script>
-const errors = [];
-addEventListener("error", (event) => errors.push(String(event.message)));
-addEventListener("securitypolicyviolation", (event) => errors.push(event.violatedDirective));
-addEventListener("load", async () => {
-  const images = [...document.querySelectorAll(".pictures img")];
-  await Promise.all(images.map((image) => image.decode().catch(() => errors.push(image.alt))));
-  const dialog = document.querySelector("dialog");
-  const caption = dialog.querySelector("figcaption span");
-  const shown = [];
-  document.querySelector(".pictures button").click();
-  shown.push(dialog.open, caption.textContent);
-  dialog.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
-  shown.push(caption.textContent);
-  dialog.close();
-  const result = document.createElement("pre");
-  result.id = "probe";
-  result.textContent = JSON.stringify({
-    errors, shown, images: images.map((image) => [image.naturalWidth, image.naturalHeight]),
-    wide: document.documentElement.scrollWidth, window: innerWidth,
-    background: getComputedStyle(document.body).backgroundColor,
-  });
-  document.body.append(result);
-});
-</script></head>
-"""
-
-
-def opened(page: Path, width: int, scheme: int) -> tuple[str, dict]:
-    """The page as a browser has it after loading, and what the probe saw; `scheme` 1 is light."""
-    text = page.read_text(encoding="utf-8").replace("</head>", PROBE, 1)
-    # A frame has the width asked for; a headless window is 500 wide at least.
-    text = text.replace("<head>", f"<head><style>html{{width:{width}px}}</style>", 1)
-    page.write_text(text, encoding="utf-8")
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", f"--user-data-dir={page.parent / 'profile'}",
-        f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900",
-        "--virtual-time-budget=4000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, timeout=600, check=True, text=True).stdout
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom)
-    assert found is not None
-    return dom, json.loads(html.unescape(found[1]))
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
 def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
     """No error, every picture decoded, the zoom works by click and key, nothing wider than the

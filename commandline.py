@@ -4,18 +4,23 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from domains.draft import (
     ON_CPU,
     ON_GPU,
+    Amounts,
+    Scale,
     choose_encoding,
+    derive_amounts,
     draft_config,
     draft_label_space,
+    fitting_spaces,
     ignored_ids,
     space_for,
 )
@@ -40,6 +45,7 @@ from translation.reference_weights import NETWORKS as TRANSLATION
 from translation.reference_weights import import_translator
 from translation.reference_weights import import_weights as import_translation_weights
 
+Answer = TypeVar("Answer")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _SETTING = re.compile(r"[a-z_][\w.]*=")
@@ -334,15 +340,42 @@ def add_init_config(commands: Commands) -> None:
     command = commands.add_parser(
         "init-config",
         help=text,
-        description=f"Writes {text}. What is not given is asked for.",
+        description=f"Writes {text}. Folders that are not given are asked for, and then sizes and "
+        "steps, with what was derived as the answer of Enter.",
     )
     for option, meaning in _FOLDERS.items():
         command.add_argument(f"--{option}", metavar="DIR", help=f"folder of {meaning}")
     command.add_argument(
         "--label-space",
         metavar="NAME",
-        help="one of the project's own, or a YAML file (default: told by the data set, or written "
-        "from the ids in the labels)",
+        help="one of the project's own, or a YAML file (default: told by the data set; else "
+        "asked for, or written from the ids in the labels)",
+    )
+    for role in ("source", "target"):
+        command.add_argument(
+            f"--{role}-size",
+            type=int,
+            nargs=2,
+            metavar=("W", "H"),
+            help=f"size that {role} images are resized to (default: theirs, no wider than suits "
+            "the machine)",
+        )
+    command.add_argument(
+        "--steps",
+        type=read_argument(read_count),
+        metavar="NUMBER",
+        help="steps of each segmentation training (default: by the number of images)",
+    )
+    command.add_argument(
+        "--steps-per-epoch",
+        type=read_argument(read_count),
+        metavar="NUMBER",
+        help="steps of the translator in each of its 20 epochs (default: likewise)",
+    )
+    command.add_argument(
+        "--machine",
+        choices=("cpu", "gpu"),
+        help="what it will run on, which decides sizes and steps (default: what is here)",
     )
     command.add_argument(
         "--out",
@@ -353,6 +386,18 @@ def add_init_config(commands: Commands) -> None:
     )
 
 
+def read_argument(read: Callable[[str], Answer]) -> Callable[[str], Answer]:
+    """`read` as a type of argparse, which has its own kind of error."""
+
+    def typed(text: str) -> Answer:
+        try:
+            return read(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return typed
+
+
 def add_loudness(command: argparse.ArgumentParser) -> None:
     loudness = command.add_mutually_exclusive_group()
     loudness.add_argument(
@@ -361,14 +406,15 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
         action="store_const",
         const=-1,
         default=0,
-        help="print only warnings and results",
+        help="print only problems and results",
     )
     loudness.add_argument(
         "--verbose",
         dest="verbosity",
         action="store_const",
         const=1,
-        help="print each entry of the curves",
+        help="print also each stage's settings, each entry of the curves, and what libraries warn "
+        "of",
     )
 
 
@@ -498,49 +544,141 @@ def init_command(options: argparse.Namespace) -> None:
             raise UserError(f"{taken}: is there already; move it, or give another --out")
     if file.suffix != ".yaml":
         raise UserError(f"--out: {file} must end with .yaml")
+    if options.label_space:
+        load_label_space(options.label_space)  # a mistake in it is said before anything is asked
+    surveys = survey_folders(options)
+    label_space = options.label_space or space_for(surveys) or ask_label_space(surveys)
+    on_gpu = options.machine == "gpu" if options.machine else torch.cuda.is_available()
+    scale = ON_GPU if on_gpu else ON_CPU
+    amounts = choose_amounts(options, surveys, scale)
+    network = f"timm:{_PRETRAINED}" if packaged_weights(_PRETRAINED) else "compact"
+    try:
+        if label_space is None:
+            label_space = classes.as_posix()
+            write_text(classes, draft_label_space(surveys["source"].ids))
+            log.info("%s: a class for each of the ids in the labels; give them names", classes)
+        space = load_label_space(label_space)
+        encodings = {r: choose_encoding(space, surveys[r]) for r in ("source", "validation")}
+        for role, encoding in encodings.items():
+            if unknown := ignored_ids(space, encoding, surveys[role].ids):
+                log.info("%s: ignored, as no class of the label space: ids %s", role, unknown)
+        text = draft_config(file, surveys, amounts, label_space, encodings, scale, network)
+        write_text(file, text)
+        load_config(file)
+    except UserError:
+        for made in (classes, file):
+            made.unlink(missing_ok=True)
+        raise
+    log.info("%s: written; look at it, then: bdl check --config %s", file, file)
+
+
+def survey_folders(options: argparse.Namespace) -> dict[str, Survey]:
+    """What the folders of the three roles hold; asks for those that are not given."""
     surveys: dict[str, Survey] = {}
     for role, meaning in _FOLDERS.items():
+        split = "val" if role == "validation" else "train"
+        look = partial(survey, split=split, labelled=role != "target", key=f"--{role}")
         root = getattr(options, role)
         if role == "validation" and surveys["target"].domain.layout == "cityscapes":
             root = root or surveys["target"].domain.root  # its other split
-        root = root or ask(f"Folder of {meaning}", f"--{role}")
-        split = "val" if role == "validation" else "train"
-        surveys[role] = found = survey(root, split, role != "target", f"--{role}")
-        log.info("%s: %d images of %dx%d in %s", role, found.count, *found.size, root)
+        found = look(root) if root else ask(f"Folder of {meaning}", f"--{role}", look)
+        surveys[role] = found
+        log.info("%s: %d images of %dx%d in %s", role, found.count, *found.size, found.domain.root)
     if shared := surveys["target"].files & surveys["validation"].files:
         log.warning(
             "%d validation images are among the target's: scores on images that were trained on "
             "are too high; give a folder without them, or set data.target.list_file",
             len(shared),
         )
-    label_space = options.label_space or space_for(surveys)
-    if label_space is None:
-        label_space = classes.as_posix()
-        write_text(classes, draft_label_space(surveys["source"].ids))
-        log.info("%s: a class for each of the ids in the labels; give them names", classes)
-    space = load_label_space(label_space)
-    encodings = {r: choose_encoding(space, surveys[r]) for r in ("source", "validation")}
-    for role, encoding in encodings.items():
-        if unknown := ignored_ids(space, encoding, surveys[role].ids):
-            log.info("%s: ignored, as no class of the label space: ids %s", role, unknown)
-    scale = ON_GPU if torch.cuda.is_available() else ON_CPU
-    network = f"timm:{_PRETRAINED}" if packaged_weights(_PRETRAINED) else "compact"
-    write_text(file, draft_config(file, surveys, label_space, encodings, scale, network))
-    load_config(file)
-    log.info("%s: written; look at it, then: bdl check --config %s", file, file)
+    return surveys
 
 
-def ask(question: str, option: str) -> str:
-    """The user's answer. Raises UserError if nobody can be asked, or nothing is answered."""
+def ask_label_space(surveys: dict[str, Survey]) -> str | None:
+    """The label space that the ids are of, which they alone cannot tell; None for one of their
+    own."""
+    fitting = ", ".join(fitting_spaces(surveys))
+    if not fitting:
+        return None
+    if not sys.stdin.isatty():
+        log.info("the label ids may also be of %s: if so, give it with --label-space", fitting)
+        return None
+
+    def read(answer: str) -> str | None:
+        return None if answer == "new" else load_label_space(answer) and answer
+
+    question = f"Classes: the label ids may be of {fitting}; or a YAML file; or new: of their own"
+    return ask(question, "--label-space", read, default="new")
+
+
+def choose_amounts(
+    options: argparse.Namespace, surveys: dict[str, Survey], scale: Scale
+) -> Amounts:
+    """Sizes and steps: as given; else derived, and asked for where folders were, too."""
+    amounts = derive_amounts(surveys, scale)
+    talking = any(getattr(options, role) is None for role in _FOLDERS) and sys.stdin.isatty()
+    for role in ("source", "target"):
+        size = getattr(options, f"{role}_size")
+        if size is None and talking:
+            stored = "x".join(map(str, surveys[role].size))
+            size = ask(
+                f"Size of {role} images in training, stored at {stored}",
+                f"--{role}-size",
+                read_size,
+                default="x".join(map(str, amounts.sizes[role])),
+            )
+        if size is not None:
+            amounts.sizes[role] = size[0], size[1]
+            if role == "target" and surveys["validation"].size == surveys["target"].size:
+                amounts.sizes["validation"] = amounts.sizes["target"]
+    for name, question in (
+        ("steps", "Steps of each segmentation training"),
+        ("steps_per_epoch", "Steps of the translator in each of its 20 epochs"),
+    ):
+        value = getattr(options, name)
+        if value is None and talking:
+            default = str(getattr(amounts, name))
+            value = ask(question, f"--{name.replace('_', '-')}", read_count, default=default)
+        if value is not None:
+            setattr(amounts, name, value)
+    return amounts
+
+
+def read_count(text: str) -> int:
+    """A whole number of 1 or more. Raises UserError for anything else."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise UserError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """ "1280x720" as (1280, 720). Raises UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*) *[x ] *([1-9]\d*)", text)
+    if not found:
+        raise UserError(f"'{text}' is not a size such as 1280x720")
+    return int(found[1]), int(found[2])
+
+
+def ask(
+    question: str, option: str, read: Callable[[str], Answer], default: str | None = None
+) -> Answer:
+    """What `read` makes of the user's answer, or of the `default` if they just press Enter; asked
+    again for as long as it raises UserError.
+
+    Raises UserError if nobody can be asked, or nothing is answered where there is no default.
+    """
     if not sys.stdin.isatty():
         raise UserError(f"{option}: is not given, and nobody can be asked; give it")
-    try:
-        answer = input(f"{question}: ").strip()
-    except EOFError:
-        answer = ""
-    if not answer:
-        raise UserError(f"{option}: nothing was answered; nothing was written")
-    return answer
+    while True:
+        try:
+            answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip()
+        except EOFError:
+            raise UserError(f"{option}: nothing was answered; nothing was written") from None
+        if not answer and default is None:
+            raise UserError(f"{option}: nothing was answered; nothing was written")
+        try:
+            return read(answer or str(default))
+        except UserError as error:
+            log.info("%s", error)
 
 
 def claim_folder(folder: Path, key: str = "out") -> None:

@@ -49,18 +49,21 @@ from runtime.files import (
 from runtime.lock import claimed, require_writable
 from runtime.memory import PeakMemory
 from runtime.processes import ChildFailed, largest, launched, report_error
+from runtime.report import byte_size
 from runtime.stages import (
     Entry,
     Metrics,
     Stage,
     begin,
     finish,
+    flatten,
     forget,
     is_foreign,
     make_plan,
     read_manifest,
     take_over,
     tidy,
+    versions,
 )
 from runtime.stopping import Stopped, stop_request
 from runtime.tracking import WHOLE_LOOP, Tracker
@@ -597,12 +600,17 @@ class Loop:
     def follow(
         self, stages: Sequence[Stage], plan: Sequence[Entry], dry: bool
     ) -> list[dict[str, Any]]:
-        log.info("%s", describe_plan(self.config, plan))
+        text = describe_plan(self.config, plan)
+        if dry:
+            self.console.say(text)
+        else:
+            log.info("%s", text)
         results = Results(
             self.config, self.problem, stages, given=lambda name: self.given_images[name]
         )
         if not dry:
             self.console.log_to(self.folder / "log.txt")
+            log.debug("%s", describe_values({**self.about(), **versions()}))
             self.make(plan, results)
         return results.rows()
 
@@ -663,6 +671,7 @@ class Loop:
         for number, stage in enumerate(to_run):
             stop_request.raise_if_noted()
             log.info("[%d/%d] %s", number + 1, len(to_run), stage.name)
+            log.debug("%s", describe_values(flatten(stage.settings)))
             self.console.loop_left = time_left.of(to_run[number + 1 :])
             self.console.loop_place = (number, len(to_run))
             folder = self.folder / stage.name
@@ -675,6 +684,8 @@ class Loop:
             seconds = metrics.pop("seconds", time.monotonic() - started)
             memory = {name: largest(self.fabric, size) for name, size in peak.read().items()}
             time_left.learn(stage, seconds)
+            peaks = {key.replace("_", " "): byte_size(size) for key, size in memory.items()}
+            log.debug("%s", describe_values({"made in": duration(seconds), **peaks}))
             if main:
                 finish(self.folder, stage, metrics, seconds, {**self.about(), **memory})
                 remove_checkpoints(folder)
@@ -809,7 +820,8 @@ def ablate(options: argparse.Namespace) -> None:
                 run_cell(cell, [])
             return
         lines = run_ablation(folder, cells, run_cell)
-        log.info("\n%s\nsee %s", as_markdown(lines), folder / "ablation.html")
+        console.say(f"\n{as_markdown(lines)}")
+        log.info("see %s", folder / "ablation.html")
 
 
 def parse_row(text: str) -> tuple[str, list[str]]:
@@ -828,7 +840,7 @@ def check(options: argparse.Namespace) -> None:
     problems: list[str] = []
     config = load_config(options.config, options.overrides, problems)
     sound = not problems
-    console = Console()
+    console = Console(verbosity=options.verbosity)
 
     def attempt(action: Callable[[], Any]) -> Any:
         """What `action` returns; None if it cannot, for a reason that is a problem."""
@@ -854,7 +866,7 @@ def check(options: argparse.Namespace) -> None:
     ]
     plan: list[Entry] = attempt(lambda: make_plan(loop.folder, stages)) or [] if stages else []
     for line in problems:
-        log.info("problem: %s", line)
+        log.warning("problem: %s", line)
     if problems:
         raise UserError(f"{len(problems)} problem(s), listed above; nothing was run")
     log.info("%s", describe_plan(config, plan))
@@ -895,6 +907,11 @@ def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
         mark, reason = ("run  ", entry.reason) if entry.run else ("reuse", "")
         lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {reason}".rstrip())
     return "\n".join(lines)
+
+
+def describe_values(values: dict[str, Any]) -> str:
+    """A line for each, indented, for those who want to know."""
+    return "\n".join(f"    {key}: {value}" for key, value in values.items())
 
 
 def _file_digest(file: Path, key: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from domains.datasets import LAYOUTS
-from domains.label_space import IGNORE, LabelSpace
+from domains.label_space import IGNORE, OWN, LabelSpace, load_label_space
 from domains.survey import Survey
 from runtime.errors import UserError
 
@@ -32,6 +32,7 @@ class Scale:
 
 ON_GPU = Scale(1024, 448, (4000, 80_000), 4, (200, 2500))
 ON_CPU = Scale(256, 96, (300, 1500), 2, (20, 60))
+_MOST = 0.9  # of the labelled pixels are classes of a label space that is proposed
 _EPOCHS = 40  # passes over the source that a segmentation network is trained for
 
 # A translator of a few minutes: what the demo trains with, and why, stands in its configuration.
@@ -44,9 +45,30 @@ _SMALL_TRANSLATOR = """\
 """
 
 
+@dataclass
+class Amounts:
+    """Sizes (width, height) that images are resized to, by role; steps of a segmentation training
+    without pseudo labels; the translator's steps in each of its epochs."""
+
+    sizes: dict[str, tuple[int, int]]
+    steps: int
+    steps_per_epoch: int
+
+
+def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
+    """What suits the surveyed data and the machine."""
+    count = surveys["source"].count
+    return Amounts(
+        {role: scaled(found.size, scale.width) for role, found in surveys.items()},
+        _between(_EPOCHS * count // scale.batch_size, scale.segmentation_steps),
+        _between(count, scale.steps_per_epoch),
+    )
+
+
 def draft_config(
     file: Path,
     surveys: Mapping[str, Survey],
+    amounts: Amounts,
     label_space: str,
     encodings: Mapping[str, str],
     scale: Scale,
@@ -57,7 +79,7 @@ def draft_config(
     `surveys` are by role, `encodings` by labelled role; `label_space` is a name or a path. Raises
     UserError if the images are too small to be cut.
     """
-    sizes = {role: scaled(found.size, scale.width) for role, found in surveys.items()}
+    sizes, steps = amounts.sizes, amounts.steps
     load_width = min(sizes["source"][0], sizes["target"][0])
     heights = [
         load_width * surveys[role].size[1] // surveys[role].size[0] for role in ("source", "target")
@@ -69,7 +91,6 @@ def draft_config(
             f"translator needs {_LEAST_CROP} pixels"
         )
     count = surveys["source"].count
-    steps = _between(_EPOCHS * count // scale.batch_size, scale.segmentation_steps)
     sections = "".join(
         _section(role, surveys[role], sizes[role], encodings.get(role))
         for role in ("source", "target", "validation")
@@ -97,7 +118,7 @@ translation:
   batch_size: 1
   constant_epochs: 10
   decay_epochs: 10
-  steps_per_epoch: {_between(count, scale.steps_per_epoch)}  # source images: {count}
+  steps_per_epoch: {amounts.steps_per_epoch}  # source images: {count}
 {_SMALL_TRANSLATOR if scale is ON_CPU else ""}
 segmentation:
   network: {network}
@@ -140,6 +161,23 @@ def choose_encoding(space: LabelSpace, found: Survey) -> str:
             "it out to have one written from the ids"
         )
     return best
+
+
+def fitting_spaces(surveys: Mapping[str, Survey]) -> list[str]:
+    """The project's own label spaces that the ids of all surveyed labels may be of, those with
+    fewest classes first: almost all pixels are classes of theirs."""
+    labelled = [found.ids for found in surveys.values() if found.ids]
+    spaces = [load_label_space(file.stem) for file in sorted(OWN.glob("*.yaml"))]
+
+    def known(space: LabelSpace, encoding: str, ids: Mapping[int, float]) -> float:
+        unknown = ignored_ids(space, encoding, ids)
+        return 1 - sum(ids[number] for number in unknown) / sum(ids.values())
+
+    return [
+        space.name
+        for space in sorted(spaces, key=lambda space: space.num_classes)
+        if all(max(known(space, name, ids) for name in space.encodings) > _MOST for ids in labelled)
+    ]
 
 
 def draft_label_space(ids: Mapping[int, float]) -> str:

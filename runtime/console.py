@@ -15,6 +15,7 @@ from rich.table import Table
 from runtime.stopping import stop_request
 
 log = logging.getLogger("bdl")
+_library_warnings = logging.getLogger("py.warnings")
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -43,7 +44,8 @@ class Console:
 
     On a terminal bars move, one for the stage and one for the run; elsewhere a plain line comes
     every ten seconds. What is said also goes to the file given to `log_to`. `verbosity` -1 shows
-    only warnings and results, 1 also each entry of the curves.
+    only problems and results, 1 also each stage's settings, each entry of the curves, and warnings
+    of libraries, which otherwise go to the file alone.
     """
 
     def __init__(self, speaking: bool = True, verbosity: int = 0) -> None:
@@ -66,6 +68,12 @@ class Console:
         handler.setLevel(logging.WARNING if self.quiet else logging.DEBUG)
         handler.addFilter(lambda record: not getattr(record, "shown", False))
         log.addHandler(handler)
+        logging.captureWarnings(True)
+        _library_warnings.handlers.clear()
+        _library_warnings.propagate = False
+        _library_warnings.addHandler(
+            handler if speaking and verbosity > 0 else logging.NullHandler()
+        )
         self.loop_left: float | None = None  # seconds left for the stages after the present one
         self.loop_place = (0, 0)  # stages behind us, and of how many
 
@@ -74,21 +82,28 @@ class Console:
         if self.speaking:
             for earlier in [item for item in log.handlers if isinstance(item, _LogFile)]:
                 log.removeHandler(earlier)
+                _library_warnings.removeHandler(earlier)
                 earlier.close()
             file.parent.mkdir(parents=True, exist_ok=True)
             handler = _LogFile(file, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             log.addHandler(handler)
+            _library_warnings.addHandler(handler)
+
+    def say(self, text: str) -> None:
+        """Print a result, quiet or not."""
+        if self.speaking:
+            print(text, flush=True)
+            log.info("%s", text, extra={"shown": True})
 
     def show(self, table: Table, text: str) -> None:
-        """Print a table, quiet or not: `table` on a terminal, elsewhere `text`, which says the
-        same; the log file gets the text."""
-        if self.speaking:
-            if self.on_terminal:
-                self._rich.print(table)
-            else:
-                print(text, flush=True)
+        """The same with a `table` for the terminal; elsewhere, and in the log file, `text` says
+        what it says."""
+        if self.on_terminal:
+            self._rich.print(table)
             log.info("%s", text, extra={"shown": True})
+        else:
+            self.say(text)
 
     @contextmanager
     def track(self, title: str, total: int, done: int = 0, unit: str = "steps") -> Iterator["Task"]:

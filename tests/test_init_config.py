@@ -1,7 +1,9 @@
 """`init-config`: what it writes is true to the folders that it looked at, and passes `check`."""
 
 import builtins
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pipeline
-from domains.draft import choose_encoding, draft_label_space, scaled
+from domains.draft import choose_encoding, draft_label_space, fitting_spaces, scaled
 from domains.label_space import load_label_space
 from domains.streets import render_street
 from domains.survey import Survey, survey
@@ -121,18 +123,67 @@ def test_cityscapes_validates_on_its_other_split(tmp_path, monkeypatch):
     assert pipeline.main(["check", "--config", "mine.yaml"]) == 0
 
 
-def test_what_is_not_given_is_asked_for(streets, monkeypatch, capsys):
-    questions = []
+@pytest.fixture
+def answers(monkeypatch) -> Callable[[list[str]], list[str]]:
+    """answers(texts): they are typed one after the other; returns the list of the questions."""
 
-    def answer(question: str) -> str:
-        questions.append(question)
-        return "dusk/train"
+    def type_in(texts: list[str]) -> list[str]:
+        questions: list[str] = []
+        coming = iter(texts)
 
-    monkeypatch.setattr(builtins, "input", answer)
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    assert init(*streets[:2], *streets[4:]) == 0
-    assert len(questions) == 1 and "unlabelled images" in questions[0]
-    assert load_config("mine.yaml").data.target.root == "dusk/train"
+        def answer(question: str) -> str:
+            questions.append(question)
+            return next(coming)
+
+        monkeypatch.setattr(builtins, "input", answer)
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        return questions
+
+    return type_in
+
+
+def test_sizes_and_steps_are_those_given(streets):
+    amounts = "--source-size 80 40 --target-size 64 48 --steps 77 --steps-per-epoch 9"
+    assert init(*streets, *amounts.split(), "--machine", "gpu") == 0
+    config = load_config("mine.yaml")
+    assert config.data.source.size == [80, 40]
+    assert config.data.target.size == config.data.validation.size == [64, 48]
+    assert (config.segmentation.steps, config.segmentation.schedule.steps) == (77, 81)
+    assert config.translation.steps_per_epoch == 9
+    # Of the GPU's kind; the crop fits into the source at the smaller width, 64x32.
+    assert (config.translation.generator.width, config.segmentation.batch_size) == (64, 4)
+    assert (config.translation.load_width, config.translation.crop) == (64, [32, 32])
+    assert pipeline.main(["check", "--config", "mine.yaml"]) == 0
+
+
+def test_what_is_not_given_is_asked_for(streets, answers):
+    """A wrong answer is asked for again; Enter takes what was derived."""
+    folders = ["day", "nowhere", "dusk/train", "dusk/val"]
+    questions = answers([*folders, "camvid11", "", "64 x 32", "many", "55", ""])
+    assert init() == 0
+    wanted = [
+        "labelled images, such",
+        "unlabelled",
+        "unlabelled",
+        "labelled images like",
+        "camvid11",
+    ]
+    wanted += ["source.*96x48]", "target.*96x48]", "segmentation", "segmentation", "translator"]
+    assert len(questions) == len(wanted)
+    for part, question in zip(wanted, questions, strict=True):
+        assert re.search(part, question)
+    config = load_config("mine.yaml")
+    assert config.data.target.root == "dusk/train" and config.data.label_space == "camvid11"
+    assert (config.data.source.size, config.data.target.size) == ([96, 48], [64, 32])
+    assert config.segmentation.steps == 55
+
+
+def test_with_all_folders_given_only_the_classes_are_asked_for(streets, answers):
+    """Which ids alone cannot tell; "new" writes a label space of their own."""
+    questions = answers([""])
+    assert init(*streets) == 0
+    assert len(questions) == 1 and "camvid11, cityscapes19" in questions[0]
+    assert load_config("mine.yaml").data.label_space == "mine_classes.yaml"
 
 
 def test_validation_images_among_the_targets_are_warned_of(streets, capsys):
@@ -149,6 +200,7 @@ def test_validation_images_among_the_targets_are_warned_of(streets, capsys):
         (["--label-space", "camvid"], "'camvid' is neither a file nor"),
         (["--out", "mine.yml"], "--out: mine.yml must end with .yaml"),
         (["--out", "taken.yaml"], "taken.yaml: is there already"),
+        (["--source-size", "4", "4"], "images of 4x2 are too small"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_nothing_is_written(streets, capsys, change, expected):
@@ -177,7 +229,7 @@ def test_sizes_are_no_wider_than_asked_for_and_keep_the_shape(width, height, lim
 
 
 def holding(*ids: int, layout: str = "folder") -> Survey:
-    share = dict.fromkeys(ids, 1 / len(ids))
+    share = {number: 1 / len(ids) for number in ids}
     return Survey(DomainConfig(layout=layout), frozenset(), (8, 8), True, share)
 
 
@@ -193,6 +245,19 @@ def holding(*ids: int, layout: str = "folder") -> Survey:
 )
 def test_the_encoding_is_told_by_layout_or_ids(found, expected):
     assert choose_encoding(load_label_space("cityscapes19"), found) == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((0, 10), ["camvid11", "cityscapes19"]),
+        ((0, 16), ["cityscapes19"]),  # train: no class of CamVid's
+        ((7, 8, 11, 33), ["camvid11", "cityscapes19"]),  # label ids, which both know
+        ((0, 200), []),
+    ],
+)
+def test_label_spaces_that_the_ids_may_be_of(ids, expected):
+    assert fitting_spaces({"source": holding(*ids), "target": holding()}) == expected
 
 
 def test_ids_of_no_class_are_refused():

@@ -1,6 +1,7 @@
 """What is said where there is no terminal: plain lines, in the log file too."""
 
 import re
+import warnings
 
 import pytest
 
@@ -89,3 +90,28 @@ def test_other_processes_are_silent(tmp_path, capsys):
         task.advance()
     said = capsys.readouterr()
     assert said.out + said.err == "" and not (tmp_path / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (-1, ["trouble", "result"]),
+        (0, ["news", "trouble", "result"]),
+        (1, ["detail", "news", "trouble", "a library's", "result"]),
+    ],
+    ids=["quiet", "plain", "verbose"],
+)
+def test_what_each_verbosity_shows(tmp_path, capsys, verbosity, shown):
+    """A library's warnings are in the log file in any case, whatever the terminal shows."""
+    console = Console(verbosity=verbosity)
+    console.log_to(tmp_path / "log.txt")
+    log.debug("detail")
+    log.info("news")
+    log.warning("trouble")
+    warnings.warn("a library's", UserWarning, stacklevel=1)
+    console.say("result")
+    said = capsys.readouterr()
+    words = ("detail", "news", "trouble", "a library's", "result")
+    assert [word for word in words if word in said.out] == shown and said.err == ""
+    assert "a library's" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / "log.txt").read_text().count("result") == 1

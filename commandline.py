@@ -426,8 +426,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     known = commands.choices[name]._actions if name else []
     if not any(action.dest == "overrides" for action in known):
         options, unknown = parser.parse_known_args(arguments)
-        if settings := [item for item in unknown if _SETTING.match(item)]:
-            parser.error(f"{options.command} takes no settings, such as {settings[0]}")
+        if taken := [item for item in unknown if _SETTING.match(item)]:
+            parser.error(f"{options.command} takes no settings, such as {taken[0]}")
         if unknown:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return options
@@ -604,7 +604,10 @@ def ask_label_space(surveys: dict[str, Survey]) -> str | None:
         return None
 
     def read(answer: str) -> str | None:
-        return None if answer == "new" else load_label_space(answer) and answer
+        if answer == "new":
+            return None
+        load_label_space(answer)
+        return answer
 
     question = f"Classes: the label ids may be of {fitting}; or a YAML file; or new: of their own"
     return ask(question, "--label-space", read, default="new")

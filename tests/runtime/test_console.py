@@ -1,5 +1,6 @@
 """What is said where there is no terminal: plain lines, in the log file too."""
 
+import logging
 import re
 import warnings
 
@@ -103,6 +104,7 @@ def test_other_processes_are_silent(tmp_path, capsys):
 )
 def test_what_each_verbosity_shows(tmp_path, capsys, verbosity, shown):
     """A library's warnings are in the log file in any case, whatever the terminal shows."""
+    logging.captureWarnings(False)  # pytest has taken them from the console of an earlier test
     console = Console(verbosity=verbosity)
     console.log_to(tmp_path / "log.txt")
     log.debug("detail")

@@ -1,0 +1,1 @@
+"""What measures speed and memory; each module is a command: `python -m benchmarks.NAME`."""

@@ -1,0 +1,206 @@
+"""What the benchmarks share: ways that take turns, medians, peak memory, a table and JSON.
+
+A benchmark compares ways to do the same work. A way is a function that prepares what the work needs
+(networks, inputs: not measured) and returns the work: a function of no arguments that does it once
+and returns named numbers, by which one can tell that the ways do the same.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.files import write_json
+from runtime.memory import PeakMemory
+
+Numbers = Mapping[str, Tensor | float]
+Work = Callable[[], Numbers]
+Way = Callable[[argparse.Namespace], Work]
+
+PUBLISHED = "published"  # the way that the others are compared with
+MB = 2**20
+
+
+@dataclass
+class Measured:
+    """Seconds of every turn, and the numbers of the first time that the work was done."""
+
+    seconds: list[float]
+    numbers: dict[str, float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@dataclass
+class Memory:
+    """Bytes above those of the process before it prepared: when prepared, and at the most after."""
+
+    prepared: int
+    peak: int
+
+
+def make_parser(description: str, *, turns: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has; `turns` is how often each way is measured."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--turns", type=int, default=turns, help=f"of each way (default {turns})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    return parser
+
+
+def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the `ways`, the first of which is the published one, and tell the results.
+
+    Prints a table and writes it to the file `options.json`, if given. The keys of the result are
+    those of `describe`, "ways" (for each "seconds", the median; "turns", all of them; "ratio", the
+    published time divided by its own; "memory_prepared" and "memory_peak" in bytes; "numbers"), and
+    "ratio", that of the last way.
+    """
+    measured = in_turns({way: ways[way](options) for way in ways}, options.turns, options.device)
+    memory = {way: memory_of(ways[way], options) for way in ways}
+    published = measured[PUBLISHED].median
+    result = describe(name, options)
+    result["ways"] = {
+        way: {
+            "seconds": found.median,
+            "turns": found.seconds,
+            "ratio": published / found.median,
+            "memory_prepared": memory[way].prepared,
+            "memory_peak": memory[way].peak,
+            "numbers": found.numbers,
+        }
+        for way, found in measured.items()
+    }
+    result["ratio"] = result["ways"][list(ways)[-1]]["ratio"]
+    rows = [
+        [
+            way,
+            f"{found['seconds']:.4g}",
+            f"{min(found['turns']):.4g} to {max(found['turns']):.4g}",
+            f"{found['ratio']:.2f}",
+            f"{found['memory_peak'] / MB:.0f}",
+        ]
+        for way, found in result["ways"].items()
+    ]
+    print(table([name, "s (median)", "s (range)", "times as fast", "peak MB"], rows), flush=True)
+    tell(result, options.json)
+    return result
+
+
+def in_turns(
+    works: Mapping[str, Work], turns: int, device: str, *, warm_up: int = 1
+) -> dict[str, Measured]:
+    """Do each work `warm_up` times, then `turns` times, one after the other and back again.
+
+    What else the machine does meanwhile then slows all of them alike.
+    """
+    measured = {way: Measured([], {}) for way in works}
+    for turn in range(warm_up + turns):
+        order = list(works) if turn % 2 == 0 else list(reversed(works))
+        for way in order:
+            synchronize(device)
+            begin = time.perf_counter()
+            numbers = works[way]()
+            synchronize(device)
+            seconds = time.perf_counter() - begin
+            if turn == 0:
+                measured[way].numbers = {key: float(value) for key, value in numbers.items()}
+            if turn >= warm_up:
+                measured[way].seconds.append(seconds)
+    return measured
+
+
+def memory_of(way: Way, options: argparse.Namespace, times: int = 2) -> Memory:
+    """What a way needs that is alone in a process: it prepares and does its work `times` times.
+
+    Of a GPU the memory allocated, else the process's resident memory.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_memory, way, options, times, torch.get_num_threads()).result()
+
+
+def _memory(way: Way, options: argparse.Namespace, times: int, threads: int) -> Memory:
+    torch.set_num_threads(threads)
+    before = _in_use(options.device)
+    work = way(options)
+    prepared = _in_use(options.device)
+    watch = PeakMemory()
+    for _ in range(times):
+        work()
+    key = "peak_gpu_memory" if options.device == "cuda" else "peak_memory"
+    return Memory(prepared - before, watch.read().get(key, 0) - before)
+
+
+def _in_use(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
+    return PeakMemory().read().get("peak_memory", 0)  # a peak forgotten just now is the present
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def describe(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a result has to say of where it is from: "benchmark", "date" (UTC), "command",
+    "settings", "machine", "versions"."""
+    on_gpu = options.device == "cuda"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "benchmark": name,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "settings": {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(options).items()
+            if key != "json"
+        },
+        "machine": {
+            "device": torch.cuda.get_device_name() if on_gpu else processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load": load,  # processes that ran or waited in the minute before the end
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tell(result: Mapping[str, Any], file: Path | None) -> None:
+    """Print the machine and the ratio, and write the result as JSON, if a file is given."""
+    machine = result["machine"]
+    print(f"{machine['device']}, {machine['threads']} threads; ratio {result['ratio']:.2f}")
+    if file is not None:
+        write_json(file, result)

@@ -25,6 +25,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from commandline import TOOLS, parse
+from domains.cache import make_cache
 from domains.check import check_data, check_samples
 from domains.datasets import Sample, images_of, pair_with, spread
 from domains.inspection import usable
@@ -92,6 +93,7 @@ class Loop:
         self.config, self.fabric, self.console = config, fabric, console
         self.folder = Path(config.out)
         self.problem = Problem(config.data, self.folder, console)
+        self.cache = make_cache(config.data)
 
     # Algorithm 1
 
@@ -217,7 +219,7 @@ class Loop:
         """S' = F(k) applied to every source image, whole."""
 
         def action(folder: Path) -> Metrics:
-            images = WholeImages(self.unlabelled("source"), self.problem.size("source"))
+            images = self.whole_images("source", self.unlabelled("source"))
             generators = load_translator(self.folder / translator.name)
             return export_translations(
                 self.fabric,
@@ -252,7 +254,6 @@ class Loop:
         backbone = packaged_backbone(self.config.segmentation.network.removeprefix("timm:"))
 
         def action(folder: Path) -> Metrics:
-            size = self.problem.size("source")
             source = self.problem.samples("source")
             pairs = self.translated_samples(self.unlabelled("source"), translated)
             back = load_translator(self.folder / translator.name).b_to_a if translator else None
@@ -260,9 +261,9 @@ class Loop:
                 self.fabric,
                 self.console,
                 name,
-                WholeImages(source, size, self.problem.table("source")),
-                WholeImages(pairs, size),
-                WholeImages(self.unlabelled("target"), self.problem.size("target")),
+                self.whole_images("source", source, labelled=True),
+                self.whole_images("source", pairs),
+                self.whole_images("target", self.unlabelled("target")),
                 self.eyes(segmenter, source_only, backbone),
                 back,
                 count=self.config.translation.measure_images,
@@ -381,7 +382,7 @@ class Loop:
                 name,
                 folder,
                 self.trained_network(segmenter),
-                WholeImages(self.unlabelled("target"), self.problem.size("target")),
+                self.whole_images("target", self.unlabelled("target")),
                 self.problem.space,
                 config,
                 self.config.data.workers,
@@ -410,9 +411,7 @@ class Loop:
                 name,
                 folder,
                 self.trained_network(segmenter),
-                WholeImages(
-                    samples, self.problem.size("validation"), self.problem.table("validation")
-                ),
+                self.whole_images("validation", samples, labelled=True),
                 self.problem.space,
                 size=(config.size[0], config.size[1]) if config.size else None,
                 workers=self.config.data.workers,
@@ -456,7 +455,11 @@ class Loop:
     def training_samples(self, role: str, samples: list[Sample], view: View) -> TrainingSamples:
         # Pseudo labels are train ids already; the table is for the source's stored ids.
         table = self.problem.table(role) if role == "source" else None
-        return TrainingSamples(samples, view, self.config.seed, role, table)
+        return TrainingSamples(samples, view, self.config.seed, role, table, self.cache)
+
+    def whole_images(self, role: str, samples: list[Sample], labelled: bool = False) -> WholeImages:
+        table = self.problem.table(role) if labelled else None
+        return WholeImages(samples, self.problem.size(role), table, self.cache)
 
     def translation_view(self) -> View:
         config = self.config.translation
@@ -647,6 +650,8 @@ class Loop:
         """Make what the plan says is to be made, recording each stage as it is done."""
         main = self.fabric.is_global_zero
         self.fabric.barrier()  # all processes have read the records before any is removed
+        if main and self.cache is not None:
+            self.cache.prepare()
         if main:
             tidy(self.folder, plan)
             forget(self.folder, plan)
@@ -852,6 +857,9 @@ def check(options: argparse.Namespace) -> None:
 
     fabric = attempt(lambda: make_fabric(config))
     attempt(lambda: require_writable(Path(config.out)))
+    if config.data.cache is not None:
+        cache = Path(config.data.cache).expanduser()
+        attempt(lambda: require_writable(cache, "data.cache"))
     loop = attempt(lambda: Loop(config, fabric or Fabric(accelerator="cpu"), console))
     if loop is not None:
         problems += loop.check(options.pixels, cuts=sound)

@@ -68,9 +68,9 @@ def check_label(file: Path) -> tuple[int, int]:
     return size
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """RGB image to 3 x H x W uint8."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
+    """RGB image, or its H x W x 3 pixels, to 3 x H x W uint8."""
+    return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1), order="C"))
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ Every draw depends only on the seed and on the number of the sample in the order
 that a run can go on at any step, with any number of loader processes, as if it had not stopped.
 """
 
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from domains.cache import ImageCache
 from domains.datasets import Sample
 from domains.images import open_image, open_label, to_tensor
 from domains.inspection import same_frame
@@ -22,14 +25,18 @@ from runtime.errors import UserError
 from runtime.stopping import shield_loader_worker
 
 
+_WHOLE = 1e-6  # pixels by which a product of fractions may miss a whole number
+
+
 @dataclass(frozen=True)
 class View:
     """How a training sample is cut from its image.
 
     The image is resized to `size` (width, height), or to `width` keeping its shape, or left as
     stored; then zoomed by a factor drawn from `scale`; then `crop` (width, height) is cut at a
-    random place; then, if `flip`, it is mirrored every second time. Resizing, zoom and cut are one
-    resampling: bicubic for images, nearest for labels.
+    random place; then, if `flip`, it is mirrored every second time. Pixels are resampled once,
+    bicubic for images, nearest for labels: where nothing zooms, the whole image is resized, and the
+    cut takes its pixels; else resizing, zoom and cut are one.
     """
 
     size: tuple[int, int] | None = None
@@ -46,23 +53,33 @@ class View:
             return self.width, round(stored[1] * self.width / stored[0])
         return stored
 
+    @property
+    def zooms(self) -> bool:
+        return tuple(self.scale) != (1.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Cut:
-    """One drawn cut: the part of the stored image (left, top, right, bottom, as fractions of it),
-    the size it becomes, and whether it is mirrored."""
+    """One drawn cut: the part of the image (left, top, right, bottom, as fractions of it), the size
+    (width, height) it becomes, and whether it is mirrored."""
 
     box: tuple[float, float, float, float]
     size: tuple[int, int]
     mirrored: bool
 
-    def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
-        width, height = image.size
-        left, top, right, bottom = self.box
-        if self.size != image.size or self.box != (0, 0, 1, 1):
-            box = (left * width, top * height, right * width, bottom * height)
-            image = image.resize(self.size, resample, box=box)
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
+    def apply(self, pixels: np.ndarray, resample: Image.Resampling) -> np.ndarray:
+        """The cut of an image or a label map, H x W x 3 or H x W: resampled unless the box holds
+        just as many whole pixels as it becomes."""
+        height, width = pixels.shape[:2]
+        box = np.multiply(self.box, (width, height, width, height))
+        left, top, right, bottom = np.round(box).astype(int).tolist()
+        whole = np.allclose(box, (left, top, right, bottom), rtol=0, atol=_WHOLE)
+        if whole and (right - left, bottom - top) == self.size:
+            cut = pixels[top:bottom, left:right]
+        else:
+            image = Image.fromarray(pixels).resize(self.size, resample, box=tuple(box.tolist()))
+            cut = np.asarray(image)
+        return cut[:, ::-1] if self.mirrored else cut
 
 
 def draw_cut(view: View, stored: tuple[int, int], random: np.random.Generator) -> Cut:
@@ -81,12 +98,58 @@ def draw_cut(view: View, stored: tuple[int, int], random: np.random.Generator) -
     return Cut(box, crop, view.flip and bool(random.integers(2)))
 
 
+class Reader:
+    """Images and label maps, whole, from their files, or from a `cache` of what files held.
+
+    `table` takes the ids in label files to train ids; without it they are train ids already.
+    """
+
+    def __init__(self, table: np.ndarray | None, cache: ImageCache | None) -> None:
+        self.table, self.cache = table, cache
+        self._table_name = "" if table is None else str(zlib.crc32(table.tobytes()))
+
+    def image(self, file: Path, view: View) -> np.ndarray:
+        """H x W x 3 uint8, resized as the view says, not cut."""
+
+        def make() -> np.ndarray:
+            image = open_image(file)
+            return _resized(image, view.full_size(image.size), Image.Resampling.BICUBIC)
+
+        return self._kept(file, f"image {view.size} {view.width}", make)
+
+    def label(
+        self,
+        file: Path,
+        size: tuple[int, int] | None = None,
+        require: Callable[[tuple[int, int]], None] = lambda stored: None,
+    ) -> np.ndarray:
+        """Train ids, H x W integer, resized to `size` (width, height; default: as stored).
+
+        `require` is called with the stored (width, height) before, to raise what is wrong with it.
+        """
+
+        def make() -> np.ndarray:
+            label = open_label(file)
+            require(label.size)
+            ids = _resized(label, size or label.size, Image.Resampling.NEAREST)
+            return ids if self.table is None else self.table[ids]
+
+        return self._kept(file, f"label {size} {self._table_name}", make)
+
+    def _kept(self, file: Path, form: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        return make() if self.cache is None else self.cache.pixels(file, form, make)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    return np.asarray(image if image.size == size else image.resize(size, resample))
+
+
 class TrainingSamples(Dataset):
     """Samples in training order: number n is the (n mod N)-th of the (n div N)-th shuffling.
 
     An item is {"image": 3 x H x W uint8} and, where samples have labels, {"label": H x W int64
     train ids}, `table` taking stored ids to train ids. `purpose` keeps the draws of several data
-    sets of one run apart.
+    sets of one run apart; a `cache` changes no pixel.
     """
 
     def __init__(
@@ -96,9 +159,10 @@ class TrainingSamples(Dataset):
         seed: int,
         purpose: str,
         table: np.ndarray | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.samples, self.view, self.seed, self.purpose = samples, view, seed, purpose
-        self.table = table
+        self.reader = Reader(table, cache)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
@@ -124,24 +188,32 @@ class TrainingSamples(Dataset):
     def _load(self, number: int) -> dict[str, Tensor]:
         epoch, place = divmod(number, len(self.samples))
         sample = self.samples[self._order(epoch)[place]]
-        image = open_image(sample.image)
+        image = self.reader.image(sample.image, View() if self.view.zooms else self.view)
+        stored = image.shape[1], image.shape[0]  # or resized already, which draws the same
         random = random_for(self.seed, f"{self.purpose} cut", number)
         try:
-            cut = draw_cut(self.view, image.size, random)
+            cut = draw_cut(self.view, stored, random)
         except ValueError as error:
             raise UserError(f"{sample.image}: {error}; choose a smaller crop") from None
         item = {"image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC))}
         if sample.label is not None:
-            label = open_label(sample.label)
             # A size given in the configuration stretches both to it, whatever their shapes.
-            if self.view.size is None and not same_frame(image.size, label.size):
-                raise UserError(
-                    f"{sample.label}: is {label.size[0]}x{label.size[1]}, its image "
-                    f"{sample.image} {image.size[0]}x{image.size[1]}; they must show the same frame"
-                )
-            ids = np.asarray(cut.apply(label, Image.Resampling.NEAREST))
-            item["label"] = map_ids(ids, self.table)
+            ids = self.reader.label(
+                sample.label,
+                None if self.view.zooms else stored,
+                lambda label: self._require_same_frame(sample, stored, label),
+            )
+            item["label"] = to_ids(cut.apply(ids, Image.Resampling.NEAREST))
         return item
+
+    def _require_same_frame(
+        self, sample: Sample, image: tuple[int, int], label: tuple[int, int]
+    ) -> None:
+        if self.view.size is None and not same_frame(image, label):
+            raise UserError(
+                f"{sample.label}: is {label[0]}x{label[1]}, its image "
+                f"{sample.image} {image[0]}x{image[1]}; they must show the same frame"
+            )
 
 
 class WholeImages(Dataset):
@@ -156,8 +228,10 @@ class WholeImages(Dataset):
         samples: list[Sample],
         size: tuple[int, int] | None,
         table: np.ndarray | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
-        self.samples, self.view, self.table = samples, View(size=size), table
+        self.samples, self.view, self.labelled = samples, View(size=size), table is not None
+        self.reader = Reader(table, cache)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -165,23 +239,20 @@ class WholeImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor] | UserError:
         sample = self.samples[index]
         try:
-            image = open_image(sample.image)
-            size = self.view.full_size(image.size)
-            cut = Cut((0, 0, 1, 1), size, mirrored=False)
             item = {
                 "index": torch.tensor(index),
-                "image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC)),
+                "image": to_tensor(self.reader.image(sample.image, self.view)),
             }
-            if self.table is not None and sample.label is not None:
-                item["label"] = map_ids(np.asarray(open_label(sample.label)), self.table)
+            if self.labelled and sample.label is not None:
+                item["label"] = to_ids(self.reader.label(sample.label))
             return item
         except UserError as error:
             return error
 
 
-def map_ids(ids: np.ndarray, table: np.ndarray | None) -> Tensor:
-    """Stored ids to int64 train ids; without a table the ids are train ids already."""
-    return torch.from_numpy((ids if table is None else table[ids]).astype(np.int64))
+def to_ids(labels: np.ndarray) -> Tensor:
+    """A label map, H x W integer, as what losses take: int64."""
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 class StepBatches:

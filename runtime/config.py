@@ -49,6 +49,8 @@ class DataConfig:
         default_factory=lambda: DomainConfig(layout="cityscapes", split="val", size=[1024, 512])
     )
     workers: int = 2  # processes that load images; 0 loads in the training process
+    cache: str | None = None  # folder that keeps decoded and resized images; runs may share it
+    cache_gb: float = 100.0  # no more are added once they take this many GB
 
 
 @dataclass
@@ -205,6 +207,7 @@ _AT_LEAST = {
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
     "data.workers": 0,
+    "data.cache_gb": 0,
     "data.source.scenes": 0,
     "data.target.scenes": 0,
     "data.validation.scenes": 0,
@@ -479,6 +482,8 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
             )
     if not config.out.strip():
         fail("out", "is empty; give the folder of the run")
+    if config.data.cache is not None and not config.data.cache.strip():
+        fail("data.cache", "is empty; give a folder, or null for none")
     for role in ("source", "target", "validation"):
         domain: DomainConfig = getattr(config.data, role)
         if domain.layout == "streets" and domain.root is None and domain.scenes < 1:

@@ -24,19 +24,21 @@ _REMEDIES = {
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it takes the place of `path`.
 
     A kill at any instant leaves the old file, or none, and at most one `.partial` file, which
-    the next attempt overwrites. Raises UserError, and leaves no `.partial` file, if the disk is
+    the next attempt overwrites; after a power cut that holds only if `durable`, which waits for
+    the disk. Raises UserError, and leaves no `.partial` file, if the disk is
     full or the file cannot be written for another reason of the system's.
     """
     partial = path.with_name(path.name + _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
         with suppress(OSError):

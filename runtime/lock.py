@@ -40,12 +40,13 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def require_writable(folder: Path) -> None:
-    """Raises UserError if `folder` is no folder, or cannot be made or written to."""
+def require_writable(folder: Path, key: str = "out") -> None:
+    """Raises UserError, about the setting `key`, if `folder` is no folder, or cannot be made or
+    written to."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f"out: {nearest} is not a folder; set another with out=...")
+        raise UserError(f"{key}: {nearest} is not a folder; set another with {key}=...")
     if not os.access(nearest, os.W_OK):
-        raise UserError(f"out: {nearest} cannot be written to; set another with out=...")
+        raise UserError(f"{key}: {nearest} cannot be written to; set another with {key}=...")

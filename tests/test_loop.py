@@ -521,3 +521,14 @@ def test_the_loop_from_python(tiny_run, tiny_config, tmp_path, capsys):
     rows = run_loop(load_config(tiny_config, [f"out={run.folder}"]), verbosity=-1)
     assert rows == tiny_run.read("results.json") and len(rows) == len(NETWORKS)
     assert capsys.readouterr().out == ""
+
+
+def test_a_cache_of_images_changes_neither_plan_nor_results(tiny_run, command, tmp_path):
+    run = tiny_run.copy(tmp_path / "run")
+    cache = tmp_path / "cache"
+    arguments = [f"out={run.folder}", f"data.cache={cache}"]
+    assert command("segment", "--k", 1, "--i", 1, "--again", *arguments) == 0
+    assert list(cache.glob("*/*.pixels"))
+    for name, value in tiny_run.weights().items():
+        assert torch.equal(value, run.weights()[name]), name
+    assert run.rows() == tiny_run.rows()

@@ -46,4 +46,7 @@ def perceptual(scores: Tensor, reference: Tensor) -> Tensor:
     `scores` are the frozen network's on a fake or a reconstruction, `reference` those on the
     image that it was made from. The paper prints L1; its authors call that a typo.
     """
-    return F.mse_loss(F.instance_norm(scores, eps=1e-5), F.instance_norm(reference, eps=1e-5))
+    channels = scores.shape[1]  # a group each: instance norm, see networks.InstanceNorm
+    return F.mse_loss(
+        F.group_norm(scores, channels, eps=1e-5), F.group_norm(reference, channels, eps=1e-5)
+    )

@@ -183,7 +183,7 @@ def train_translator(
     judge, optimizer_d = fabric.setup(discriminators, optimizer_d)
     pools = [
         FakePool(
-            config.pool_size,
+            -(-config.pool_size // fabric.world_size),
             int(random_for(seed, f"pool {domain}", fabric.global_rank).integers(2**62)),
         )
         for domain in "ab"

@@ -183,6 +183,11 @@ def make_parser() -> tuple[argparse.ArgumentParser, Commands]:
         )
     check = add("check", "find what is wrong with configuration and data, all of it; plan")
     check.add_argument("--pixels", action="store_true", help="decode every image and label file")
+    check.add_argument(
+        "--measure",
+        action="store_true",
+        help="take a few real steps of each kind of stage: hours and memory of the whole run",
+    )
     add_score(commands)
     add_import_weights(commands)
     add_predict(commands)

@@ -7,10 +7,10 @@ command line says.
 import argparse
 import hashlib
 import itertools
-import os
 import re
 import shlex
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
@@ -49,7 +50,13 @@ from runtime.files import (
 )
 from runtime.lock import claimed, require_writable
 from runtime.memory import PeakMemory
-from runtime.processes import ChildFailed, largest, launched, report_error
+from runtime.processes import (
+    ChildFailed,
+    largest,
+    launched,
+    rank_in_environment,
+    report_error,
+)
 from runtime.report import byte_size
 from runtime.stages import (
     Entry,
@@ -68,6 +75,8 @@ from runtime.stages import (
 )
 from runtime.stopping import Stopped, stop_request
 from runtime.tracking import WHOLE_LOOP, Tracker
+from runtime.trial import SIZE as TRIAL
+from runtime.trial import StepTimes, describe_costs, kind_of, measure, trial_of
 from segmentation.evaluate import evaluate
 from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
 from segmentation.predict import probabilities
@@ -89,10 +98,12 @@ from translation.train import ScoreMaps, train_translator
 class Loop:
     """A configured run: its stages, what each depends on, and how each is made."""
 
-    def __init__(self, config: Config, fabric: Fabric, console: Console) -> None:
+    def __init__(
+        self, config: Config, fabric: Fabric, console: Console, limit: int | None = None
+    ) -> None:
         self.config, self.fabric, self.console = config, fabric, console
         self.folder = Path(config.out)
-        self.problem = Problem(config.data, self.folder, console)
+        self.problem = Problem(config.data, self.folder, console, limit)
         self.cache = make_cache(config.data)
 
     # Algorithm 1
@@ -765,7 +776,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report_stop(stopped: Stopped, arguments: Sequence[str]) -> int:
     """Say how to go on; returns the exit status."""
-    if int(os.environ.get("LOCAL_RANK", 0)):
+    if rank_in_environment():
         return 0  # the main process speaks, and its status is the run's
     program = Path(sys.argv[0])
     called = ["python", str(program)] if program.suffix == ".py" else [program.name]
@@ -883,6 +894,23 @@ def check(options: argparse.Namespace) -> None:
         work[entry.stage.unit] += entry.stage.work * entry.run
     amounts = ", ".join(f"{amount} {unit}" for unit, amount in work.items())
     log.info("no problem found; to do: %s", amounts)
+    if options.measure:
+        measure_stages(config, [entry.stage for entry in plan if entry.run])
+
+
+def measure_stages(config: Config, to_run: Sequence[Stage]) -> None:
+    """Print what the stages `to_run` cost, from a few steps of each kind in a temporary folder."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, console = Path(temporary), StepTimes()
+        small = trial_of(config, folder)
+        fabric = make_fabric(small)
+        stages = Loop(small, fabric, console, limit=TRIAL).algorithm()
+        wanted = {kind_of(stage) for stage in to_run if stage.kind != "given"}
+        costs = measure(stages, wanted, folder, console)
+    device = str(fabric.device)
+    if fabric.device.type == "cuda":
+        device = f"{device}, {torch.cuda.get_device_name(fabric.device)}"
+    log.info("%s", describe_costs(costs, to_run, config.devices * config.nodes, device))
 
 
 def stage_name(options: argparse.Namespace, config: Config) -> str:

@@ -2,12 +2,12 @@
 
     python -m benchmarks.loading [--workers 0 1 2 4] [--images 8] [--turns 3] [--json FILE]
 
-Renders street scenes of GTA5's size, 1914x1052, as PNG files with Cityscapes label ids, and loads them
-as segmentation training does: resized to 1280x720, bicubic, the labels by nearest neighbour. The
-published way opens, resizes and converts each sample in numpy and loads with torch's DataLoader. "First
-epoch" begins with an empty cache, "later epochs" find theirs filled. The ratio is the published time
-an image divided by ours of later epochs, the smallest over the numbers of workers. All files are in the
-system's file cache; starting the workers is part of the time.
+Draws street scenes of GTA5's size, 1914x1052, as PNG files with Cityscapes label ids, and loads
+them as segmentation training does: resized to 1280x720, bicubic, the labels by nearest neighbour.
+The published way opens, resizes and converts each sample in numpy and loads with torch's
+DataLoader. "First epoch" begins with an empty cache, "later epochs" find theirs filled. The ratio
+is the published time an image divided by ours of later epochs, the smallest over the numbers of
+workers. All files are in the system's file cache; starting the workers is part of the time.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def render(folder: Path, count: int) -> list[Sample]:
     samples = []
     for number in range(count):
         drawn, labels = render_street(number, DRAWN, "real")
-        # Enlarged and grainy: a full rendering takes seconds, and its PNG is no harder to decode.
+        # Enlarged and grainy, like a photo: rendering at full size takes seconds an image.
         large = Image.fromarray(drawn).resize(STORED, Image.Resampling.BICUBIC)
         grain = np.random.default_rng(number).normal(0, GRAIN, (*STORED[::-1], 3))
         pixels = (np.asarray(large) + grain).round().clip(0, 255).astype(np.uint8)

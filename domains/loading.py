@@ -24,7 +24,6 @@ from runtime.device import random_for
 from runtime.errors import UserError
 from runtime.stopping import shield_loader_worker
 
-
 _WHOLE = 1e-6  # pixels by which a product of fractions may miss a whole number
 
 

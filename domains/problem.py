@@ -24,11 +24,19 @@ class Problem:
 
     Rendered streets without a root lie in `folder`/data/ROLE; they are files only once their
     stage has run, and what depends on them is known by their settings. The headers of all other
-    files are looked at once, before anything uses them, with progress on `console`.
+    files are looked at once, before anything uses them, with progress on `console`. With a `limit`,
+    each data set is cut off after so many samples.
     """
 
-    def __init__(self, config: DataConfig, folder: Path, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        folder: Path,
+        console: Console | None = None,
+        limit: int | None = None,
+    ) -> None:
         self.config = config
+        self.limit = limit
         self.folder = folder
         self.console = console
         self.space = load_label_space(config.label_space)
@@ -61,7 +69,7 @@ class Problem:
     def _samples(self, role: str) -> list[Sample]:
         # The target's labels are never opened, even where they lie beside the images.
         domain, key = self.domain(role), f"data.{role}"
-        samples = find_samples(domain, key, labelled=role != "target")
+        samples = find_samples(domain, key, labelled=role != "target")[: self.limit]
         if self.is_rendered(role):
             return samples
         if self.console is None:

@@ -8,6 +8,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from runtime.console import log
+from runtime.device import sum_on_device
 from runtime.errors import UserError
 from runtime.files import load_tensors, read_json, save_tensors, write_json
 from runtime.processes import largest
@@ -187,6 +188,14 @@ class Curves:
         if steps == self.count:
             return None
         return steps, [name for name, value in self._sums.items() if not value.isfinite()]
+
+    def average(self, fabric: Fabric) -> None:
+        """Make the values since the last row their means over all processes, which all call it."""
+        if fabric.world_size == 1 or not self._sums:
+            return
+        sums = torch.stack([value.to(fabric.device) for value in self._sums.values()])
+        means = sum_on_device(fabric, sums) / fabric.world_size
+        self._sums = dict(zip(self._sums, means.unbind(), strict=True))
 
     def close_row(self, step: int, **extra: float) -> dict[str, float]:
         """End the row at `step`; returns it: the mean of every value since the last row."""

@@ -78,7 +78,7 @@ class TranslationConfig:
     load_width: int | None = 1024  # images are scaled to this width before cropping
     crop: list[int] = field(default_factory=lambda: [452, 452])  # width, height
     flip: bool = True  # mirror every second image
-    batch_size: int = 4  # over all devices together
+    batch_size: int = 4  # over all devices of all machines together
     constant_epochs: int = 10  # at the full learning rate
     decay_epochs: int = 10  # linearly down to zero
     steps_per_epoch: int | None = None  # default: source images / batch_size
@@ -87,7 +87,7 @@ class TranslationConfig:
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])  # Adam
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator_width: int = 64  # channels of its first convolution
-    pool_size: int = 50  # past fakes kept for the discriminators
+    pool_size: int = 50  # past fakes kept for the discriminators, over all devices together
     weights: TranslationWeights = field(default_factory=TranslationWeights)
     measure_images: int = 200  # of the source, on which each translator is measured; 0: none
 
@@ -170,7 +170,8 @@ class Config:
     self_training_steps: int = 2  # N: pseudo-label trainings in each round
     init: str = "initial"  # each training starts from: initial | previous (the network before it)
     device: str = "auto"  # auto | cpu | cuda | mps
-    devices: int = 1  # processes, one a device
+    devices: int = 1  # processes, one a device, on each machine
+    nodes: int = 1  # machines; torchrun or Slurm starts the processes of several
     precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed | auto
     log_every: int = 20  # steps between entries of curves
     checkpoint_every: int = 200  # steps between states to resume from
@@ -203,6 +204,7 @@ _AT_LEAST = {
     "iterations": 0,
     "self_training_steps": 0,
     "devices": 1,
+    "nodes": 1,
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
@@ -469,10 +471,10 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         fail("segmentation.augmentation.scale", f"is {scale}, must be [smallest, largest] above 0")
     for key in ("translation.batch_size", "segmentation.batch_size"):
-        if value_at(config, key) % max(1, config.devices):
-            fail(
-                key, f"is {value_at(config, key)}, must be a multiple of devices ({config.devices})"
-            )
+        processes = max(1, config.devices) * max(1, config.nodes)
+        if value_at(config, key) % processes:
+            of = "devices" if config.nodes <= 1 else "devices x nodes"
+            fail(key, f"is {value_at(config, key)}, must be a multiple of {of} ({processes})")
     if config.iterations and config.translation.images is None:
         constant, decay = config.translation.constant_epochs, config.translation.decay_epochs
         if constant + decay < (2 if decay else 1):  # the last epoch of a decay has the rate 0

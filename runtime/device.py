@@ -1,6 +1,7 @@
 """Device, precision and processes, through Lightning Fabric; and the seeds of every draw."""
 
 import logging
+import os
 import warnings
 import zlib
 from typing import Literal, TypeVar, cast
@@ -32,6 +33,7 @@ def make_fabric(config: Config) -> Fabric:
         raise UserError(
             f"device: '{config.device}' is not available on this machine; use device=auto"
         )
+    require_launcher(config)
     # The precision is in the plan and in every manifest; Fabric need not say it once more.
     for package in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(package).setLevel(logging.WARNING)
@@ -42,7 +44,8 @@ def make_fabric(config: Config) -> Fabric:
             accelerator=config.device,
             devices=config.devices,
             precision=resolve_precision(config),
-            strategy="ddp" if config.devices > 1 else "auto",
+            num_nodes=config.nodes,
+            strategy="ddp" if config.devices * config.nodes > 1 else "auto",
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -53,6 +56,23 @@ def make_fabric(config: Config) -> Fabric:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return fabric
+
+
+def require_launcher(config: Config) -> None:
+    """Raises UserError if torchrun has started other numbers of processes than `devices` and
+    `nodes` say (Slurm's are checked by Fabric), or if nobody has started those of several machines.
+    """
+    each, total = (int(os.environ.get(name, 0)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if each and (each, total) != (config.devices, config.devices * config.nodes):
+        raise UserError(
+            f"devices: torchrun has started {total} process(es), {each} on this machine; "
+            f"set devices={each} nodes={total // each}"
+        )
+    if config.nodes > 1 and not each and "SLURM_PROCID" not in os.environ:
+        raise UserError(
+            f"nodes: is {config.nodes}, but nobody has started the processes of all machines; "
+            "begin the command with torchrun or srun, see docs/multi_gpu.md"
+        )
 
 
 def resolve_precision(config: Config) -> Precision:
@@ -84,6 +104,15 @@ def random_for(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
 def seed_torch(seed: int, purpose: str) -> None:
     """Start torch's own random state for the initialisation of networks and for dropout."""
     torch.manual_seed(int(random_for(seed, purpose).integers(2**62)))
+
+
+def sum_on_device(fabric: Fabric, values: Tensor) -> Tensor:
+    """`values`, on the run's device, summed over all processes, without waiting for the device."""
+    if fabric.world_size == 1:
+        return values
+    summed = values.detach().clone()
+    torch.distributed.all_reduce(summed)
+    return summed
 
 
 def sum_over_processes(fabric: Fabric, counts: Tensor) -> Tensor:

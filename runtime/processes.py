@@ -64,6 +64,12 @@ def report_error(text: str) -> None:
     print(f"error: {text}", file=sys.stderr)
 
 
+def rank_in_environment() -> int:
+    """This process's number among the run's, told without asking the others, who may be gone."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of torchrun, srun and Fabric
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
+
+
 @contextmanager
 def launched(fabric: Fabric) -> Iterator[None]:
     """Inside, the run's processes are there; they end together.

@@ -62,6 +62,7 @@ class StepEnd:
         signum = largest(self.fabric, stop_request.signum)
         if row_is_due or state_is_due or signum:
             self._require_finite(done, weights=last or state_is_due or bool(signum))
+            self.curves.average(self.fabric)
         shown = None
         if row_is_due:
             row = self.curves.close_row(done, lr=lr)

@@ -13,14 +13,21 @@ from domains.label_space import IGNORE
 SOURCE, TARGET = 0.0, 1.0  # what the discriminator should say
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
     """Mean cross entropy over the labelled pixels; 0 where every pixel is 255 (ignored).
 
     `logits` are N x C x H x W, `labels` N x H x W int64 train ids or 255. Serves the source's
-    labels and the target's pseudo labels.
+    labels and the target's pseudo labels. Where the batch is one process's share of a larger one,
+    `labelled` is the number of labelled pixels, above 0, that a share has on average: the mean of
+    the processes' losses is then that over all labelled pixels.
     """
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp_min(1)
+    return total / (count_labelled(labels).clamp_min(1) if labelled is None else labelled)
+
+
+def count_labelled(labels: Tensor) -> Tensor:
+    """The number of pixels that are not ignored, as a tensor."""
+    return (labels != IGNORE).sum()
 
 
 def adversarial(scores: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from domains.loading import TrainingSamples, training_batches
 from runtime.checkpoint import Checkpoint, Curves, Stateful
 from runtime.config import OptimizerConfig, ScheduleConfig, SegmentationConfig
 from runtime.console import Console, log
-from runtime.device import channels_last, seed_torch
+from runtime.device import channels_last, seed_torch, sum_on_device
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
@@ -220,12 +220,18 @@ def train_segmenter(
             fabric.global_rank,
             fabric.world_size,
         )
-        purpose = f"{samples.purpose} {fabric.global_rank}"
+        purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
+        process = (fabric.global_rank, fabric.world_size)
         for step, batch in enumerate(loaded, start=first):
             batch = fabric.to_device(batch)
             images = to_unit(batch["image"])
-            images = jitter_colors(images, config.augmentation, seed, purpose, step)
+            images = jitter_colors(images, config.augmentation, seed, purpose, step, *process)
             yield step, images, batch.get("label")
+
+    def share_of_labelled(labels: Tensor) -> Tensor:
+        # Shares have more and fewer labelled pixels, and gradients are averaged over processes.
+        total = sum_on_device(fabric, losses.count_labelled(labels))
+        return total.clamp_min(1) / fabric.world_size
 
     from_source = batches(source)
     from_target = batches(target) if target is not None else None
@@ -253,7 +259,7 @@ def train_segmenter(
 
             assert labels is not None
             logits = segment(images)
-            terms = {"source": losses.cross_entropy(logits, labels)}
+            terms = {"source": losses.cross_entropy(logits, labels, share_of_labelled(labels))}
             fabric.backward(terms["source"])
 
             if from_target is not None:
@@ -261,7 +267,9 @@ def train_segmenter(
                 target_logits = segment(target_images)
                 loss = torch.zeros((), device=fabric.device)
                 if pseudo_labels is not None:
-                    terms["pseudo_labels"] = losses.cross_entropy(target_logits, pseudo_labels)
+                    terms["pseudo_labels"] = losses.cross_entropy(
+                        target_logits, pseudo_labels, share_of_labelled(pseudo_labels)
+                    )
                     loss = loss + terms["pseudo_labels"]
                 if with_discriminator:
                     discriminator.requires_grad_(False)

@@ -13,8 +13,8 @@ _STRIDE = 4  # of the generator's deepest maps
 class InstanceNorm(nn.InstanceNorm2d):
     """Instance norm without affine, computed as group norm with a group for each channel.
 
-    torch's own (2.14, on the CPU) gives a wrong gradient for a batch of one image where the gradient
-    that arrives is in channels-last layout, as that of convolutions is.
+    torch's own (2.14, on the CPU) gives a wrong gradient for a batch of one image where the
+    gradient that arrives is in channels-last layout, as that of convolutions is.
     """
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -160,7 +160,6 @@ def main() -> int:
         "--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="loader processes (0 1 2 4)"
     )
     options = parser.parse_args()
-    result = describe("loading", options)
     found, rows = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -174,6 +173,7 @@ def main() -> int:
         workers: ways[LATER]["images_per_second"] / ways[PUBLISHED]["images_per_second"]
         for workers, ways in found.items()
     }
+    result = describe("loading", options)
     result |= {"workers": found, "ratios": ratios, "ratio": min(ratios.values())}
     head = ["workers", *(f"{way}: images/s" for way in next(iter(found.values()))), "times as fast"]
     print(table(head, rows), flush=True)

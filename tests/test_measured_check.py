@@ -53,8 +53,8 @@ def test_costs_add_up():
     to_run.append(stage("k1/translated", "export", 1200, "images"))
     costs = {"translator": Cost(3.0, 2_000_000_000), "translated": Cost(6.0, None)}
     lines = describe_costs(costs, to_run, 2, "cpu").splitlines()
-    assert lines[1].split() == "translator 1200 steps 3 s each 1 h 00 min 2.0 GB".split()
-    assert lines[2].split() == "translated 1200 images 6 s each 1 h 00 min".split()
+    assert " ".join(lines[1].split()) == "translator 1200 steps 3 s each 1 h 00 min 2.0 GB"
+    assert " ".join(lines[2].split()) == "translated 1200 images 6 s each 1 h 00 min"
     assert lines[3] == "  all that is to run: 2.00 hours (2 h 00 min)"
 
 

@@ -20,7 +20,7 @@ from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["source-only", "k1/translator", "k1/segmentation-0", "k1/segmentation-1"]
-# Steps whose losses are compared. Of the translator only those of the first, made before any update,
+# Steps whose losses are compared. Of the translator only those of the first, made before an update,
 # agree: the updates have not been shown to.
 EXACT_STEPS = {"k1/translator": 1}
 

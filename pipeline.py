@@ -79,7 +79,7 @@ from runtime.trial import SIZE as TRIAL
 from runtime.trial import StepTimes, describe_costs, kind_of, measure, trial_of
 from segmentation.evaluate import evaluate
 from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
-from segmentation.predict import probabilities
+from segmentation.predict import frozen_scores, predict_classes
 from segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from segmentation.train import RESULT as SEGMENTER
 from segmentation.train import as_segmenter, initial_segmenter, load_segmenter, train_segmenter
@@ -203,6 +203,7 @@ class Loop:
 
         used = asdict(config)
         del used["images"], used["checkpoints"], used["init"], used["measure_images"]
+        del used["gradient_checkpointing"]  # the same gradients
         settings = {
             **self.common_settings(),
             "translation": used,
@@ -454,6 +455,7 @@ class Loop:
             "log_every": self.config.log_every,
             "checkpoint_every": self.config.checkpoint_every,
             "keep_checkpoints": self.config.keep_checkpoints,
+            "compiled": self.config.compile,
         }
 
     def needs(self, *roles: str) -> tuple[Stage, ...]:
@@ -561,12 +563,7 @@ class Loop:
 
     def score_maps(self, segmenter: Stage) -> ScoreMaps:
         """The frozen network as the callable that the perceptual loss compares images with."""
-        network = self.fabric.to_device(self.trained_network(segmenter)).requires_grad_(False)
-
-        def scores(images: Tensor) -> Tensor:
-            return network.scores(images)
-
-        return scores
+        return frozen_scores(self.fabric, self.trained_network(segmenter))
 
     def eyes(self, segmenter: Stage, source_only: Stage, backbone: str | None) -> Eyes:
         """The frozen network, and the features of an ImageNet backbone, which are the same for
@@ -574,7 +571,7 @@ class Loop:
         network = self.fabric.to_device(self.trained_network(segmenter))
 
         def classes(images: Tensor, size: tuple[int, int]) -> Tensor:
-            return probabilities(self.fabric, network, images, size).argmax(1)
+            return predict_classes(self.fabric, network, images, size)
 
         names = self.problem.space.names
         if backbone is not None:

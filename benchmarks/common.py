@@ -36,14 +36,20 @@ MB = 2**20
 
 @dataclass
 class Measured:
-    """Seconds of every turn, and the numbers of the first time that the work was done."""
+    """Seconds of every turn, those that the process computed in each (of all its threads), and
+    the numbers of the first time that the work was done."""
 
     seconds: list[float]
+    cpu_seconds: list[float]
     numbers: dict[str, float]
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu_seconds)
 
 
 @dataclass
@@ -68,36 +74,43 @@ def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> 
 
     Prints a table and writes it to the file `options.json`, if given. The keys of the result are
     those of `describe`, "ways" (for each "seconds", the median; "turns", all of them; "ratio", the
-    published time divided by its own; "memory_prepared" and "memory_peak" in bytes; "numbers"), and
-    "ratio", that of the last way.
+    published time divided by its own; "cpu_seconds" and "cpu_ratio", the same of computing time,
+    which other processes on the machine change less; "memory_prepared" and "memory_peak" in bytes;
+    "numbers"), and "ratio" and "cpu_ratio", those of the last way.
     """
     measured = in_turns({way: ways[way](options) for way in ways}, options.turns, options.device)
     memory = {way: memory_of(ways[way], options) for way in ways}
-    published = measured[PUBLISHED].median
+    published = measured[PUBLISHED]
     result = describe(name, options)
     result["ways"] = {
         way: {
             "seconds": found.median,
             "turns": found.seconds,
-            "ratio": published / found.median,
+            "ratio": published.median / found.median,
+            "cpu_seconds": found.cpu_median,
+            "cpu_ratio": published.cpu_median / found.cpu_median,
             "memory_prepared": memory[way].prepared,
             "memory_peak": memory[way].peak,
             "numbers": found.numbers,
         }
         for way, found in measured.items()
     }
-    result["ratio"] = result["ways"][list(ways)[-1]]["ratio"]
+    for key in ("ratio", "cpu_ratio"):
+        result[key] = result["ways"][list(ways)[-1]][key]
     rows = [
         [
             way,
             f"{found['seconds']:.4g}",
             f"{min(found['turns']):.4g} to {max(found['turns']):.4g}",
             f"{found['ratio']:.2f}",
+            f"{found['cpu_seconds']:.4g}",
+            f"{found['cpu_ratio']:.2f}",
             f"{found['memory_peak'] / MB:.0f}",
         ]
         for way, found in result["ways"].items()
     ]
-    print(table([name, "s (median)", "s (range)", "times as fast", "peak MB"], rows), flush=True)
+    head = [name, "s (median)", "s (range)", "ratio", "computing s", "its ratio", "peak MB"]
+    print(table(head, rows), flush=True)
     tell(result, options.json)
     return result
 
@@ -109,19 +122,23 @@ def in_turns(
 
     What else the machine does meanwhile then slows all of them alike.
     """
-    measured = {way: Measured([], {}) for way in works}
+    measured = {way: Measured([], [], {}) for way in works}
     for turn in range(warm_up + turns):
         order = list(works) if turn % 2 == 0 else list(reversed(works))
         for way in order:
             synchronize(device)
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             numbers = works[way]()
             synchronize(device)
-            seconds = time.perf_counter() - begin
+            seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
             if turn == 0:
-                measured[way].numbers = {key: float(value) for key, value in numbers.items()}
+                measured[way].numbers = {
+                    key: value.item() if isinstance(value, Tensor) else value
+                    for key, value in numbers.items()
+                }
             if turn >= warm_up:
                 measured[way].seconds.append(seconds)
+                measured[way].cpu_seconds.append(cpu_seconds)
     return measured
 
 

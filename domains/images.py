@@ -80,9 +80,8 @@ def to_unit(images: Tensor) -> Tensor:
 
 def to_bytes(image: Tensor) -> np.ndarray:
     """One image, 3 x H x W in [0, 1], to H x W x 3 uint8, rounded."""
-    return (
-        image.detach().float().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    )
+    pixels = image.detach().float().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0)
+    return pixels.contiguous().cpu().numpy()
 
 
 def label_image(labels: np.ndarray, space: LabelSpace) -> Image.Image:

@@ -85,6 +85,9 @@ class TranslationConfig:
     init: str | None = None  # initial | previous: the round before's translator; null: as `init`
     lr: float = 2e-4  # of generators and discriminators
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])  # Adam
+    # Activations of residual blocks and of the frozen network are computed again for the backward
+    # pass instead of kept: less memory, more time, the same gradients.
+    gradient_checkpointing: bool = False
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator_width: int = 64  # channels of its first convolution
     pool_size: int = 50  # past fakes kept for the discriminators, over all devices together
@@ -173,6 +176,7 @@ class Config:
     devices: int = 1  # processes, one a device, on each machine
     nodes: int = 1  # machines; torchrun or Slurm starts the processes of several
     precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed | auto
+    compile: bool = False  # torch.compile for the networks that train: pays on a GPU
     log_every: int = 20  # steps between entries of curves
     checkpoint_every: int = 200  # steps between states to resume from
     keep_checkpoints: int = 2  # the latest of them stay while a stage trains; its result always

@@ -92,6 +92,11 @@ def channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Whether Adam and SGD can update all weights in one pass over memory there (`fused=True`)."""
+    return device.type in ("cpu", "cuda", "mps")
+
+
 def random_for(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
     """A random generator that depends on nothing but its arguments.
 

@@ -29,9 +29,22 @@ class PeakMemory:
         """Bytes: "peak_memory", and "peak_gpu_memory" where there is a GPU; empty on Windows
         without one."""
         found = {}
-        if resource is not None:
+        resident = _peak_of_linux()
+        if resident is not None:
+            found["peak_memory"] = resident
+        elif resource is not None:
             unit = 1 if sys.platform == "darwin" else 1024
             found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         if torch.cuda.is_available():
             found["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
         return found
+
+
+def _peak_of_linux() -> int | None:
+    """Bytes, by /proc: getrusage also counts what a parent held when it started this process."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -17,7 +17,7 @@ from runtime.device import sum_over_processes
 from runtime.errors import UserError
 from runtime.stages import Metrics
 from segmentation.networks.base import Segmenter
-from segmentation.predict import probabilities
+from segmentation.predict import predict_classes
 
 
 class ConfusionMatrix:
@@ -36,13 +36,18 @@ class ConfusionMatrix:
             raise ValueError(
                 f"prediction is {_size(prediction)}, label {_size(label)}; they must be equal"
             )
-        labelled = label != IGNORE
-        label, prediction = label[labelled].long(), prediction[labelled].long()
+        n = self.num_classes
         for name, ids in (("label", label), ("prediction", prediction)):
-            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_classes:
-                raise ValueError(f"{name} holds ids outside 0..{self.num_classes - 1} and 255")
-        cells = torch.bincount(label * self.num_classes + prediction, minlength=self.num_classes**2)
-        self.counts += cells.view_as(self.counts).cpu()
+            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= IGNORE:
+                raise ValueError(f"{name} holds ids outside 0..{n - 1} and 255")
+        # All that ids of a byte can be is counted; what must not be is seen in the counts.
+        pairs = (label.int() * (IGNORE + 1)).add_(prediction.int()).flatten()
+        table = torch.bincount(pairs, minlength=(IGNORE + 1) ** 2).cpu()
+        table = table.view(IGNORE + 1, IGNORE + 1)[:IGNORE]
+        for name, outside in (("label", table[n:]), ("prediction", table[:, n:])):
+            if outside.any():
+                raise ValueError(f"{name} holds ids outside 0..{n - 1} and 255")
+        self.counts += table[:n, :n]
 
     def iou(self) -> list[float]:
         """Intersection over union per class in [0, 1]; NaN for a class in neither."""
@@ -105,13 +110,12 @@ def evaluate(
             label = fabric.to_device(batch["label"])
             if size is not None and label.shape[-2:] != (size[1], size[0]):
                 label = _nearest(label, (size[1], size[0]))
-            maps = probabilities(
+            prediction = predict_classes(
                 fabric,
                 network,
                 to_unit(fabric.to_device(batch["image"])),
                 (label.shape[-2], label.shape[-1]),
             )
-            prediction = maps.argmax(1)
             matrix.update(prediction, label)
             index = int(batch["index"])
             if index in frames:

@@ -1,8 +1,11 @@
 """Predictions of a trained network: probabilities, as the published evaluation makes them."""
 
+from collections.abc import Callable
+
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segmentation.networks.base import Segmenter, upsample
 
@@ -21,6 +24,80 @@ def probabilities(
         scores = network.scores(images)
     height, width = size or (images.shape[-2], images.shape[-1])
     return upsample(scores.float().softmax(1), (height, width))
+
+
+def predict_classes(
+    fabric: Fabric, network: Segmenter, images: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """The most probable class of each pixel, N x height x width int64: the maximum of
+    `probabilities`, which are not made whole for it."""
+    with torch.inference_mode(), fabric.autocast():
+        scores = network.scores(images)
+    return upsampled_argmax(scores.float().softmax(1), size)
+
+
+@torch.inference_mode()
+def upsampled_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """`upsample(maps, size).argmax(1)` of maps N x C x h x w: N x H x W, equal but for ties that
+    rounding makes or breaks.
+
+    Between two neighbouring columns of `maps` each row of the result is linear. Where one class is
+    the largest at both, it is so all the way; only the other stretches are interpolated.
+    """
+    height, width = size
+    columns = maps.shape[-1]
+    lines = upsample(maps, (height, columns)).permute(0, 2, 3, 1).contiguous()  # N x H x w x C
+    best = lines.max(-1).indices
+    place = torch.arange(width, device=maps.device) * ((columns - 1) / max(1, width - 1))
+    left = place.long().clamp_max(max(0, columns - 2))
+    result = best[..., left]
+
+    number, row, column = (best[..., :-1] != best[..., 1:]).nonzero(as_tuple=True)
+    first = torch.searchsorted(left, torch.arange(columns, device=maps.device))
+    longest = int(first.diff().max()) if columns > 1 else 0
+    pixels = first[column, None] + torch.arange(longest, device=maps.device)
+    inside = pixels < first[column + 1, None]
+    pixels = pixels.clamp_max(width - 1)
+    weight = (place - left)[pixels][..., None]
+    ends = (lines[number, row, column + end][:, None] for end in (0, 1))
+    between = torch.lerp(*ends, weight.to(lines.dtype)).max(-1).indices
+    pieces = torch.arange(len(number), device=maps.device)[:, None].expand_as(pixels)[inside]
+    result[number[pieces], row[pieces], pixels[inside]] = between[inside]
+    return result
+
+
+def frozen_scores(fabric: Fabric, network: Segmenter) -> Callable[[Tensor], Tensor]:
+    """`network.scores` of a network that learns no more, made fast for many calls.
+
+    `network` is changed, and goes to the device: batch norm that follows a convolution becomes
+    part of it, and weights are in the precision that convolutions compute in. Gradients of images
+    pass, to be called within the autocast of `fabric`.
+    """
+    fabric.to_device(network).eval().requires_grad_(False)
+    fold_batch_norm(network)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    with fabric.autocast():
+        kind = fabric.device.type
+        if torch.is_autocast_enabled(kind) and all(m.groups == 1 for m in convolutions):
+            # Autocast would convert frozen weights at every call.
+            for convolution in convolutions:
+                convolution.to(torch.get_autocast_dtype(kind))
+    return network.scores
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Make each batch norm that is registered right after a convolution part of it, in place.
+
+    The networks here register modules in the order in which they run. The outputs in evaluation
+    mode stay, up to rounding.
+    """
+    for module in network.modules():
+        children = list(module.named_children())
+        for (name, convolution), (norm_name, norm) in zip(children, children[1:], strict=False):
+            # Not subclasses: timm's batch norm may hold an activation.
+            if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from runtime.console import Console, log
 from runtime.device import sum_over_processes
 from runtime.files import atomic
 from runtime.stages import Metrics
+from runtime.writing import Writer
 from segmentation.networks.base import Segmenter
 from segmentation.predict import probabilities
 
@@ -58,9 +59,10 @@ class ClassThresholds:
         labels, confidence = np.asarray(labels).ravel(), np.asarray(confidence, np.float32).ravel()
         if labels.shape != confidence.shape:
             raise ValueError(f"{labels.size} labels for {confidence.size} confidences")
-        for train_id in np.unique(labels):
+        for train_id in (labels.min(initial=0), labels.max(initial=0)):
             if not 0 <= train_id < self.num_classes:
                 raise ValueError(f"label {train_id} is not in 0..{self.num_classes - 1}")
+        for train_id in np.flatnonzero(np.bincount(labels)):
             values = confidence[labels == train_id]
             below = values[values.astype(np.float64) < self.cap]
             self._capped[train_id] += values.size - below.size
@@ -143,21 +145,19 @@ def make_pseudo_labels(
     waiting = folder / "predictions"
     thresholds = ClassThresholds(space.num_classes, config.portion, config.cap, folder)
     mine = share(len(images), fabric.global_rank, fabric.world_size)
-    with console.track(title, len(mine), unit="images") as task:
+    with console.track(title, len(mine), unit="images") as task, Writer() as writer:
         left = [index for index in mine if not _prediction_file(waiting, index).is_file()]
         for index in sorted(set(mine) - set(left)):
             thresholds.update(*_read_prediction(_prediction_file(waiting, index)))
             task.advance()
         for batch in whole_images(images, left, workers):
             maps = probabilities(fabric, network, to_unit(fabric.to_device(batch["image"])))
-            confidence, labels = (part[0].cpu().numpy() for part in maps.max(1))
+            best = maps.max(1)
+            confidence = best.values[0].cpu().numpy()
+            labels = best.indices[0].to(torch.uint8).cpu().numpy()
+            file = _prediction_file(waiting, int(batch["index"]))
+            writer.submit(_write_prediction, file, labels, confidence, config.cap)
             thresholds.update(labels, confidence)
-            _write_prediction(
-                _prediction_file(waiting, int(batch["index"])),
-                labels.astype(np.uint8),
-                confidence,
-                config.cap,
-            )
             task.advance()
 
     def sum_counts(counts: np.ndarray) -> np.ndarray:
@@ -166,15 +166,14 @@ def make_pseudo_labels(
     limits = thresholds.values(sum_counts)
     predicted = np.zeros(space.num_classes, np.int64)
     kept = np.zeros(space.num_classes, np.int64)
-    for index in mine:
-        labels, confidence = _read_prediction(_prediction_file(waiting, index))
-        keep = confidence.astype(np.float64) >= limits[labels]
-        predicted += np.bincount(labels.ravel(), minlength=space.num_classes)
-        kept += np.bincount(labels[keep], minlength=space.num_classes)
-        name = images.samples[index].name
-        write_labels(
-            pseudo_label_path(folder, name), np.where(keep, labels, IGNORE).astype(np.uint8), space
-        )
+    with Writer() as writer:
+        for index in mine:
+            labels, confidence = _read_prediction(_prediction_file(waiting, index))
+            keep = confidence.astype(np.float64) >= limits[labels]
+            predicted += np.bincount(labels.ravel(), minlength=space.num_classes)
+            kept += np.bincount(labels[keep], minlength=space.num_classes)
+            file = pseudo_label_path(folder, images.samples[index].name)
+            writer.submit(write_labels, file, np.where(keep, labels, np.uint8(IGNORE)), space)
     predicted, kept = sum_counts(predicted), sum_counts(kept)
     for index in mine:
         _prediction_file(waiting, index).unlink()

@@ -16,7 +16,12 @@ from domains.loading import TrainingSamples, training_batches
 from runtime.checkpoint import Checkpoint, Curves, Stateful
 from runtime.config import OptimizerConfig, ScheduleConfig, SegmentationConfig
 from runtime.console import Console, log
-from runtime.device import channels_last, seed_torch, sum_on_device
+from runtime.device import (
+    channels_last,
+    has_fused_optimizers,
+    seed_torch,
+    sum_on_device,
+)
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
@@ -137,17 +142,25 @@ def _require_same_network(
             )
 
 
-def make_optimizer(network: Segmenter, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer, a group for each learning rate; each group's "base_lr" is its full rate."""
+def make_optimizer(
+    network: Segmenter, config: OptimizerConfig, fused: bool = False
+) -> torch.optim.Optimizer:
+    """The optimizer, a group for each learning rate; each group's "base_lr" is its full rate.
+
+    `fused`: all weights in one pass over memory, on devices that can.
+    """
     groups = []
     for group in network.parameter_groups(config.rates):
         head = config.head_multiplier if group.head else 1.0
         rate = config.lr * group.multiplier * head
         groups.append({"params": group.parameters, "lr": rate, "base_lr": rate})
     if config.name == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(
+            groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+        )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(groups, betas=(config.betas[0], config.betas[1]), weight_decay=config.weight_decay)
+    betas = (config.betas[0], config.betas[1])
+    return kind(groups, betas=betas, weight_decay=config.weight_decay, fused=fused)
 
 
 def rate_factor(schedule: ScheduleConfig, step: int) -> float:
@@ -159,6 +172,92 @@ def rate_factor(schedule: ScheduleConfig, step: int) -> float:
     if schedule.name == "poly":
         return max(0.0, 1 - step / schedule.steps) ** schedule.power
     return schedule.gamma ** (step // schedule.steps)
+
+
+class SegmentationStep:
+    """What one step of training does: the network learns, then the discriminator.
+
+    Brings `network` and `discriminator` to the device of `fabric`, `compiled` by torch.compile. A
+    call takes a source batch (images N x 3 x H x W in [0, 1] and labels N x H x W, on the device),
+    a target batch, whose labels may be None, or None in its place, and the factor of all learning
+    rates; it gives the losses by name, still on the device: nothing in it waits for the device.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: SegmentationConfig,
+        network: Segmenter,
+        discriminator: OutputDiscriminator,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.fabric, self.adversarial = fabric, config.adversarial
+        self.discriminator = channels_last(discriminator)
+        network = channels_last(network).train()  # type: ignore[assignment]
+        if compiled:
+            for module in (network, discriminator):
+                module.compile(dynamic=False)
+        fused = has_fused_optimizers(fabric.device)
+        optimizer = make_optimizer(network, config.optimizer, fused)
+        betas = (self.adversarial.betas[0], self.adversarial.betas[1])
+        optimizer_d = torch.optim.Adam(
+            discriminator.parameters(), self.adversarial.lr, betas, fused=fused
+        )
+        self.segment, self.optimizer = fabric.setup(network, optimizer)
+        self.judge, self.optimizer_d = fabric.setup(discriminator, optimizer_d)
+
+    def __call__(
+        self,
+        source: tuple[Tensor, Tensor],
+        target: tuple[Tensor, Tensor | None] | None,
+        factor: float,
+    ) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        for group in self.optimizer_d.param_groups:
+            group["lr"] = self.adversarial.lr * factor
+        self.optimizer.zero_grad()
+
+        images, labels = source
+        logits = self.segment(images)
+        terms = {"source": self._cross_entropy(logits, labels)}
+        self.fabric.backward(terms["source"])
+
+        maps = None
+        if target is not None:
+            target_images, pseudo_labels = target
+            target_logits = self.segment(target_images)
+            loss = torch.zeros((), device=self.fabric.device)
+            if pseudo_labels is not None:
+                terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo_labels)
+                loss = loss + terms["pseudo_labels"]
+            if self.adversarial.weight > 0:
+                maps = target_logits.softmax(1)
+                self.discriminator.requires_grad_(False)
+                with self.fabric.autocast():
+                    scores = self.discriminator(maps)
+                terms["adversarial"] = losses.adversarial(scores.float())
+                loss = loss + self.adversarial.weight * terms["adversarial"]
+                self.discriminator.requires_grad_(True)
+            if loss.requires_grad:
+                self.fabric.backward(loss)
+        self.optimizer.step()
+
+        if maps is not None:
+            # Both from the forward passes above: as the network was before its step.
+            terms["discriminator"] = losses.discriminator(
+                self.judge(logits.detach().softmax(1)), self.judge(maps.detach())
+            )
+            self.optimizer_d.zero_grad()
+            self.fabric.backward(terms["discriminator"])
+            self.optimizer_d.step()
+        return terms
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # Shares have more and fewer labelled pixels, and gradients are averaged over processes.
+        total = sum_on_device(self.fabric, losses.count_labelled(labels))
+        return losses.cross_entropy(logits, labels, total.clamp_min(1) / self.fabric.world_size)
 
 
 def train_segmenter(
@@ -175,6 +274,7 @@ def train_segmenter(
     steps: int,
     seed: int,
     workers: int,
+    compiled: bool = False,
     log_every: int,
     checkpoint_every: int,
     keep_checkpoints: int,
@@ -185,22 +285,15 @@ def train_segmenter(
     batch norm would learn from it. Target samples with labels (pseudo labels) add their term;
     the adversarial term takes part where its weight is above 0. Returns curves, warnings, seconds.
     """
-    adversarial = config.adversarial
-    with_discriminator = target is not None and adversarial.weight > 0
-    network = channels_last(network).train()  # type: ignore[assignment]
-    optimizer = make_optimizer(network, config.optimizer)
-    segment, optimizer = fabric.setup(network, optimizer)
     seed_torch(seed, "discriminator")
-    discriminator = channels_last(OutputDiscriminator(space.num_classes, adversarial.width))
-    betas = (adversarial.betas[0], adversarial.betas[1])
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), adversarial.lr, betas)
-    judge, optimizer_d = fabric.setup(discriminator, optimizer_d)
+    discriminator = OutputDiscriminator(space.num_classes, config.adversarial.width)
+    learn = SegmentationStep(fabric, config, network, discriminator, compiled=compiled)
     curves, stopwatch = Curves(), Stopwatch()
     shared: dict[str, Stateful] = {
         "network": network,
-        "optimizer": optimizer,
+        "optimizer": learn.optimizer,
         "discriminator": discriminator,
-        "optimizer_d": optimizer_d,
+        "optimizer_d": learn.optimizer_d,
         "precision": fabric.strategy.precision,
         "curves": curves,
         "stopwatch": stopwatch,
@@ -228,11 +321,6 @@ def train_segmenter(
             images = jitter_colors(images, config.augmentation, seed, purpose, step, *process)
             yield step, images, batch.get("label")
 
-    def share_of_labelled(labels: Tensor) -> Tensor:
-        # Shares have more and fewer labelled pixels, and gradients are averaged over processes.
-        total = sum_on_device(fabric, losses.count_labelled(labels))
-        return total.clamp_min(1) / fabric.world_size
-
     from_source = batches(source)
     from_target = batches(target) if target is not None else None
     with console.track(tracker.name, steps, first) as task:
@@ -251,46 +339,9 @@ def train_segmenter(
         )
         for step, images, labels in from_source:
             factor = rate_factor(config.schedule, step)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            for group in optimizer_d.param_groups:
-                group["lr"] = adversarial.lr * factor
-            optimizer.zero_grad()
-
             assert labels is not None
-            logits = segment(images)
-            terms = {"source": losses.cross_entropy(logits, labels, share_of_labelled(labels))}
-            fabric.backward(terms["source"])
-
-            if from_target is not None:
-                _, target_images, pseudo_labels = next(from_target)
-                target_logits = segment(target_images)
-                loss = torch.zeros((), device=fabric.device)
-                if pseudo_labels is not None:
-                    terms["pseudo_labels"] = losses.cross_entropy(
-                        target_logits, pseudo_labels, share_of_labelled(pseudo_labels)
-                    )
-                    loss = loss + terms["pseudo_labels"]
-                if with_discriminator:
-                    discriminator.requires_grad_(False)
-                    with fabric.autocast():
-                        scores = discriminator(target_logits.softmax(1))
-                    terms["adversarial"] = losses.adversarial(scores.float())
-                    loss = loss + adversarial.weight * terms["adversarial"]
-                    discriminator.requires_grad_(True)
-                if loss.requires_grad:
-                    fabric.backward(loss)
-            optimizer.step()
-
-            if with_discriminator:
-                # Both from the forward passes above: as the network was before its step.
-                terms["discriminator"] = losses.discriminator(
-                    judge(logits.detach().softmax(1)), judge(target_logits.detach().softmax(1))
-                )
-                optimizer_d.zero_grad()
-                fabric.backward(terms["discriminator"])
-                optimizer_d.step()
-
+            learned_from = next(from_target)[1:] if from_target is not None else None
+            terms = learn((images, labels), learned_from, factor)
             end_step(step + 1, terms, lr=config.optimizer.lr * factor)
 
     if fabric.is_global_zero:

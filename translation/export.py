@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from PIL import Image
@@ -12,12 +13,12 @@ from torch import Tensor
 from domains.images import to_bytes, to_unit
 from domains.loading import WholeImages, share, whole_images
 from runtime.console import Console
-from runtime.device import channels_last
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_png
 from runtime.stages import Metrics
 from runtime.weights import require_finite
-from translation.networks import Generator
+from runtime.writing import Writer
+from translation.networks import Generator, memory_format
 from translation.train import RESULT, Translator
 
 
@@ -38,7 +39,7 @@ def as_translator(content: dict[str, Any], file: Path) -> Translator:
             f"{file}: is not a translator of this project ({str(error).splitlines()[0]})"
         ) from None
     require_finite(file, content["state"])
-    return channels_last(translator).eval()  # type: ignore[return-value]
+    return translator.eval()
 
 
 def image_path(folder: Path, name: str) -> Path:
@@ -67,10 +68,10 @@ def export_translations(
     The images' size is that of `images`: the size at which segmentation will see them. Of the
     indices `frames` the reconstructions G_BA(G_AB(a)) are written too, for the report.
     """
-    fabric.to_device(translator)
+    fabric.to_device(translator).to(memory_format=memory_format(fabric.device))
     mine = share(len(images), fabric.global_rank, fabric.world_size)
     left = [index for index in mine if not image_path(folder, images.samples[index].name).is_file()]
-    with console.track(title, len(mine), len(mine) - len(left), "images") as task:
+    with console.track(title, len(mine), len(mine) - len(left), "images") as task, Writer() as writer:
         for batch in whole_images(images, left, workers):
             index = int(batch["index"])
             name = images.samples[index].name
@@ -79,11 +80,15 @@ def export_translations(
             )
             if index in frames:
                 back = generate(fabric, translator.b_to_a, translated)
-                save_png(reconstruction_path(folder, index), Image.fromarray(to_bytes(back[0])))
-            save_png(image_path(folder, name), Image.fromarray(to_bytes(translated[0])))
+                writer.submit(_save, reconstruction_path(folder, index), to_bytes(back[0]))
+            writer.submit(_save, image_path(folder, name), to_bytes(translated[0]))
             task.advance()
     fabric.barrier()
     return {"images": len(images)}
+
+
+def _save(file: Path, pixels: np.ndarray) -> None:
+    save_png(file, Image.fromarray(pixels))
 
 
 @torch.inference_mode()

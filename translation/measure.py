@@ -24,7 +24,7 @@ from runtime.console import Console
 from runtime.device import seed_torch, sum_over_processes
 from runtime.stages import Metrics
 from translation.export import generate
-from translation.networks import Generator
+from translation.networks import Generator, memory_format
 
 Classes = Callable[[Tensor, tuple[int, int]], Tensor]  # images in [0, 1], (height, width) to ids
 Features = Callable[[Tensor], Tensor]  # images in [0, 1] to N x D
@@ -117,7 +117,7 @@ def measure_translations(
     mine = share(len(chosen), fabric.global_rank, fabric.world_size)
     mine_target = share(len(chosen_target), fabric.global_rank, fabric.world_size)
     if back is not None:
-        fabric.to_device(back)
+        fabric.to_device(back).to(memory_format=memory_format(fabric.device))
     drift = SemanticDrift(len(eyes.names))
     features: dict[str, list[Tensor]] = {"source": [], "translated": [], "target": []}
     likeness = []

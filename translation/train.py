@@ -1,6 +1,6 @@
 """Training of a translator: two generators, two discriminators, and what must stay the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from domains.images import to_unit
 from domains.loading import TrainingSamples, training_batches
 from runtime.checkpoint import Checkpoint, Curves
 from runtime.config import TranslationConfig, TranslationWeights
 from runtime.console import Console
-from runtime.device import channels_last, random_for, seed_torch
+from runtime.device import has_fused_optimizers, random_for, seed_torch
 from runtime.files import load_tensors, save_tensors
 from runtime.stages import Metrics, Stopwatch
 from runtime.step_end import StepEnd
 from runtime.tracking import Tracker
 from translation import losses
-from translation.networks import Generator, PatchDiscriminator, to_signed
+from translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
 from translation.pool import FakePool
 
 ScoreMaps = Callable[[Tensor], Tensor]  # images in [0, 1] to score maps N x C x h x w
@@ -67,8 +68,11 @@ class Discriminators(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> dict[str, Tensor]:
         return {
-            "discriminator_a": losses.discriminator(self.a(a), self.a(fake_a)),
-            "discriminator_b": losses.discriminator(self.b(b), self.b(fake_b)),
+            name: losses.discriminator(*network(torch.cat([real, fake])).split(len(real)))
+            for name, network, real, fake in (
+                ("discriminator_a", self.a, a, fake_a),
+                ("discriminator_b", self.b, b, fake_b),
+            )
         }
 
 
@@ -79,11 +83,13 @@ def generator_losses(
     discriminators: Discriminators,
     score_maps: ScoreMaps,
     weights: TranslationWeights,
+    checkpointing: bool = False,
 ) -> dict[str, Tensor]:
     """The ten terms of the translation loss, unweighted; a term of weight 0 is left out.
 
     `_a` names the direction that begins with source images, `_b` the other. `a` and `b` are
-    N x 3 x H x W in [0, 1], of equal shape.
+    N x 3 x H x W in [0, 1], of equal shape. With `checkpointing` the frozen network keeps nothing
+    for the backward pass, and computes one term after the other again.
     """
     terms: dict[str, Tensor] = {}
     if weights.adversarial:
@@ -106,8 +112,13 @@ def generator_losses(
                 "perceptual_reconstruction_a": made.reconstructed_a,
                 "perceptual_reconstruction_b": made.reconstructed_b,
             }
-        # One call of the frozen network: in evaluation mode its images are independent.
-        scores = score_maps(torch.cat(list(compared.values()))).split(len(a))
+        if checkpointing:
+            scores = [
+                checkpoint(score_maps, image, use_reentrant=False) for image in compared.values()
+            ]
+        else:
+            # One call of the frozen network: in evaluation mode its images are independent.
+            scores = score_maps(torch.cat(list(compared.values()))).split(len(a))
         for name, maps in zip(compared, scores, strict=True):
             terms[name] = losses.perceptual(maps, references[name[-1]])
     return terms
@@ -146,6 +157,80 @@ class Schedule:
         return 1 - max(0, epoch + 1 - self.constant_epochs) / (self.decay_epochs + 1)
 
 
+class TranslationStep:
+    """What one step of training does: the generators learn, then the discriminators.
+
+    Brings `generators` and `discriminators` to the device of `fabric`, and has them
+    and the frozen network `compiled` by torch.compile if asked. A call takes images of both domains, N x 3 x H x W in
+    [0, 1] on the device, and the learning rate; it gives the losses by name, still on the device:
+    nothing in it waits for the device.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TranslationConfig,
+        generators: Translator,
+        discriminators: Discriminators,
+        score_maps: ScoreMaps,
+        pools: Sequence[FakePool],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.fabric, self.weights = fabric, config.weights
+        self.discriminators, self.pools = discriminators, pools
+        self.checkpointing = config.gradient_checkpointing
+        for generator in (generators.a_to_b, generators.b_to_a):
+            generator.checkpointing = self.checkpointing
+        for network in (generators, discriminators):
+            network.to(memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
+        if compiled:
+            for network in (generators.a_to_b, generators.b_to_a, discriminators.a, discriminators.b):
+                network.compile(dynamic=False)
+            score_maps = torch.compile(score_maps, dynamic=False)
+        self.score_maps = score_maps
+        betas = (config.betas[0], config.betas[1])
+        fused = has_fused_optimizers(fabric.device)
+        optimizer_g, optimizer_d = (
+            torch.optim.Adam(network.parameters(), config.lr, betas, fused=fused)
+            for network in (generators, discriminators)
+        )
+        self.translate, self.optimizer_g = fabric.setup(generators, optimizer_g)
+        self.judge, self.optimizer_d = fabric.setup(discriminators, optimizer_d)
+
+    def __call__(self, a: Tensor, b: Tensor, rate: float) -> dict[str, Tensor]:
+        for optimizer in (self.optimizer_g, self.optimizer_d):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+        # Generators. The discriminators judge, and do not learn here.
+        self.discriminators.requires_grad_(False)
+        made = self.translate(a, b)
+        with self.fabric.autocast():
+            terms = generator_losses(
+                a,
+                b,
+                made,
+                self.discriminators,
+                self.score_maps,
+                self.weights,
+                self.checkpointing,
+            )
+        self.optimizer_g.zero_grad()
+        self.fabric.backward(weighted_sum(terms, self.weights))
+        self.optimizer_g.step()
+
+        # Discriminators, on fakes made before the generators' step, and on older ones.
+        self.discriminators.requires_grad_(True)
+        fake_a = self.pools[0].exchange(made.fake_a.detach())
+        fake_b = self.pools[1].exchange(made.fake_b.detach())
+        judged = self.judge(a, b, fake_a, fake_b)
+        self.optimizer_d.zero_grad()
+        self.fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
+        self.optimizer_d.step()
+        return {**terms, **judged}
+
+
 def train_translator(
     fabric: Fabric,
     console: Console,
@@ -159,6 +244,7 @@ def train_translator(
     start: Path | None = None,
     seed: int,
     workers: int,
+    compiled: bool = False,
     log_every: int,
     checkpoint_every: int,
     keep_checkpoints: int,
@@ -169,18 +255,13 @@ def train_translator(
     go on from, instead of from initial weights. Returns curves, warnings and seconds.
     """
     seed_torch(seed, "translator")
-    generators = channels_last(Translator(config.generator.width, config.generator.blocks))
-    discriminators = channels_last(Discriminators(config.discriminator_width))
+    generators = Translator(config.generator.width, config.generator.blocks)
+    discriminators = Discriminators(config.discriminator_width)
     if start is not None:
         begun = load_tensors(start / RESULT)
         generators.load_state_dict(begun["state"])
         if "discriminators" in begun:  # a translator trained elsewhere comes without
             discriminators.load_state_dict(begun["discriminators"])
-    betas = (config.betas[0], config.betas[1])
-    optimizer_g = torch.optim.Adam(generators.parameters(), config.lr, betas)
-    optimizer_d = torch.optim.Adam(discriminators.parameters(), config.lr, betas)
-    translate, optimizer_g = fabric.setup(generators, optimizer_g)
-    judge, optimizer_d = fabric.setup(discriminators, optimizer_d)
     pools = [
         FakePool(
             -(-config.pool_size // fabric.world_size),
@@ -188,6 +269,9 @@ def train_translator(
         )
         for domain in "ab"
     ]
+    learn = TranslationStep(
+        fabric, config, generators, discriminators, score_maps, pools, compiled=compiled
+    )
     curves, stopwatch = Curves(), Stopwatch()
     state = Checkpoint(
         fabric,
@@ -195,8 +279,8 @@ def train_translator(
         shared={
             "generators": generators,
             "discriminators": discriminators,
-            "optimizer_g": optimizer_g,
-            "optimizer_d": optimizer_d,
+            "optimizer_g": learn.optimizer_g,
+            "optimizer_d": learn.optimizer_d,
             "precision": fabric.strategy.precision,
             "curves": curves,
             "stopwatch": stopwatch,
@@ -228,29 +312,8 @@ def train_translator(
         )
         for step, (a, b) in enumerate(batches, start=first):
             rate = config.lr * schedule.factor(step)
-            for optimizer in (optimizer_g, optimizer_d):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-
-            # Generators. The discriminators judge, and do not learn here.
-            discriminators.requires_grad_(False)
-            made = translate(a, b)
-            with fabric.autocast():
-                terms = generator_losses(a, b, made, discriminators, score_maps, config.weights)
-            optimizer_g.zero_grad()
-            fabric.backward(weighted_sum(terms, config.weights))
-            optimizer_g.step()
-
-            # Discriminators, on fakes made before the generators' step, and on older ones.
-            discriminators.requires_grad_(True)
-            fake_a = pools[0].exchange(made.fake_a.detach())
-            fake_b = pools[1].exchange(made.fake_b.detach())
-            judged = judge(a, b, fake_a, fake_b)
-            optimizer_d.zero_grad()
-            fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
-            optimizer_d.step()
-
-            end_step(step + 1, {**terms, **judged}, lr=rate)
+            terms = learn(a, b, rate)
+            end_step(step + 1, terms, lr=rate)
 
     if fabric.is_global_zero:
         options: dict[str, Any] = asdict(config.generator)

@@ -29,7 +29,9 @@ def scores_and_labels(options: argparse.Namespace) -> list[tuple[Tensor, Tensor]
     random = torch.Generator().manual_seed(0)
     found = []
     for number in range(options.images):
-        labels = torch.from_numpy(render_street(number, (width, height), "synthetic")[1].astype(int))
+        labels = torch.from_numpy(
+            render_street(number, (width, height), "synthetic")[1].astype(int)
+        )
         classes = F.one_hot(labels.clamp_max(CLASSES - 1), CLASSES).permute(2, 0, 1)[None].float()
         maps = F.interpolate(
             classes, (height // STRIDE + 1, width // STRIDE + 1), mode="bilinear", antialias=True

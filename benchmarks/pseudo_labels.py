@@ -102,7 +102,10 @@ def as_published(options: argparse.Namespace) -> Work:
             out = Path(temporary.name) / "published" / sample.image.name
             out.parent.mkdir(exist_ok=True)
             Image.fromarray(label).save(out)
-        return {"kept": kept / labels.size, **{f"threshold {i}": t for i, t in enumerate(thresholds)}}
+        return {
+            "kept": kept / labels.size,
+            **{f"threshold {i}": t for i, t in enumerate(thresholds)},
+        }
 
     return work
 

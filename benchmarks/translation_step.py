@@ -124,9 +124,7 @@ def ours(options: argparse.Namespace, precision: str = "auto", compiled: bool = 
     learn = TranslationStep(
         fabric, recipe, translator, discriminators, score_maps, pools, compiled=compiled
     )
-    a, b = (
-        image.contiguous(memory_format=torch.channels_last) for image in images(options)
-    )
+    a, b = (image.contiguous(memory_format=torch.channels_last) for image in images(options))
     return lambda: learn(a, b, recipe.lr)
 
 

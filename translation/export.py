@@ -71,7 +71,10 @@ def export_translations(
     fabric.to_device(translator).to(memory_format=memory_format(fabric.device))
     mine = share(len(images), fabric.global_rank, fabric.world_size)
     left = [index for index in mine if not image_path(folder, images.samples[index].name).is_file()]
-    with console.track(title, len(mine), len(mine) - len(left), "images") as task, Writer() as writer:
+    with (
+        console.track(title, len(mine), len(mine) - len(left), "images") as task,
+        Writer() as writer,
+    ):
         for batch in whole_images(images, left, workers):
             index = int(batch["index"])
             name = images.samples[index].name

@@ -1,11 +1,13 @@
 """Training of a translator: schedule, the ten terms, and what learns from which."""
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.fabric import Fabric
 from PIL import Image
 
 from domains.datasets import Sample
@@ -13,9 +15,11 @@ from domains.loading import TrainingSamples, View
 from runtime.config import GeneratorConfig, TranslationConfig, TranslationWeights
 from runtime.tracking import Tracker
 from translation.export import load_translator
+from translation.pool import FakePool
 from translation.train import (
     Discriminators,
     Schedule,
+    TranslationStep,
     Translator,
     generator_losses,
     train_translator,
@@ -162,6 +166,28 @@ def test_the_generators_learn_through_the_frozen_network_and_it_does_not(
     assert all(parameter.grad is None for parameter in discriminators.parameters())
 
 
+def test_checkpointing_gives_the_same_losses_and_gradients(discriminators, frozen, pair):
+    a, b = pair
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        translator = Translator(width=4, blocks=2)
+        for generator in (translator.a_to_b, translator.b_to_a):
+            generator.checkpointing = checkpointing
+        weights = TranslationWeights()
+        terms = generator_losses(
+            a, b, translator(a, b), discriminators, frozen, weights, checkpointing
+        )
+        weighted_sum(terms, weights).backward()
+        gradients = {name: p.grad for name, p in translator.named_parameters()}
+        found.append((terms, gradients))
+    (terms, gradients), (terms_again, gradients_again) = found
+    for name in terms:
+        torch.testing.assert_close(terms_again[name], terms[name], msg=name)
+    for name in gradients:
+        torch.testing.assert_close(gradients_again[name], gradients[name], msg=name)
+
+
 def test_discriminators_judge_their_own_domain(discriminators, pair):
     a, b = pair
     fake_a, fake_b = b.flip(3), a.flip(3)
@@ -231,6 +257,28 @@ def test_one_step_is_adams_from_the_initial_weights(fabric, console, samples, tm
     steps = torch.cat([(moved[k] - start[k]).flatten().abs() for k in moved if "weight" in k])
     assert steps.max().item() == pytest.approx(5e-4, rel=1e-3)
     assert steps.median().item() == pytest.approx(5e-4, rel=1e-2)
+
+
+def test_a_compiled_step_learns_as_one_that_is_not(monkeypatch, frozen, pair):
+    """Traced, not turned into machine code, which would take a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    config = TranslationConfig(pool_size=0)
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        networks = Translator(4, 1), Discriminators(4)
+        step = TranslationStep(
+            Fabric(accelerator="cpu"),
+            config,
+            *networks,
+            frozen,
+            [FakePool(0, 0), FakePool(0, 0)],
+            compiled=compiled,
+        )
+        step(*pair, 1e-3)
+        found.append({name: value.item() for name, value in step(*pair, 1e-3).items()})
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert "_orig_mod" not in "".join(networks[0].state_dict())
 
 
 def test_same_seed_same_translator(fabric, console, samples, tmp_path, frozen):

@@ -1,0 +1,138 @@
+"""All benchmarks at the paper's sizes on one GPU, the tests marked gpu, and where the steps' time goes.
+
+    python -m benchmarks.gpu --out FOLDER [--limit 480]
+
+Writes into FOLDER a JSON file for each benchmark, `profile-*.txt` (torch.profiler's summaries of
+both steps), `log.txt` and `summary.md`, the table of all. Needs torch, torchvision, lightning,
+torchmetrics, timm, kornia and omegaconf; what does not work is named in the summary, and the rest goes
+on. Nothing is begun after `--limit` seconds, and what runs then is ended.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import segmentation_step, translation_step
+from benchmarks.common import MB, Way, table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPER = {
+    "translation_step": ["--crop", "452", "--turns", "7", "--compile"],
+    "segmentation_step": [
+        "--source", "1280", "720", "--target", "1024", "512", "--turns", "7", "--compile",
+    ],
+    "evaluation": ["--images", "4", "--turns", "7"],
+    "pseudo_labels": ["--images", "50", "--turns", "3", "--workers", "4"],
+    "export": ["--size", "1280", "720", "--images", "24", "--turns", "3", "--workers", "4"],
+}  # fmt: skip
+PROFILED: dict[str, tuple[Way, argparse.Namespace]] = {
+    "translation": (
+        translation_step.ours,
+        argparse.Namespace(device="cuda", crop=452, batch=1, width=64, blocks=9),
+    ),
+    "segmentation": (
+        segmentation_step.ours,
+        argparse.Namespace(device="cuda", source=[1280, 720], target=[1024, 512]),
+    ),
+}
+_STEPS = 3  # that are profiled
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--limit", type=float, default=480.0, help="seconds (default 480)")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("benchmarks.gpu: no CUDA device on this machine; the benchmarks run on the CPU one by "
+              "one, e.g. python -m benchmarks.translation_step", file=sys.stderr)  # fmt: skip
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + options.limit
+    failed = []
+    with open(options.out / "log.txt", "w", encoding="utf-8") as log:
+
+        def run(name: str, command: list[str]) -> None:
+            print(f"{name} ...", flush=True)
+            try:
+                seconds = end - time.monotonic()
+                done = subprocess.run(
+                    [sys.executable, "-m", *command],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=max(seconds, 0.1),
+                    check=False,
+                )
+                if done.returncode:
+                    failed.append(f"{name}: exit status {done.returncode}, see log.txt")
+            except subprocess.TimeoutExpired:
+                failed.append(f"{name}: not finished within the limit of time")
+
+        for name, arguments in PAPER.items():
+            file = (options.out / f"{name}.json").resolve()
+            run(name, [f"benchmarks.{name}", "--device", "cuda", "--json", str(file), *arguments])
+        # Of the files with such tests alone: others need packages that a bare machine lacks.
+        marked = [
+            str(f) for f in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in f.read_text()
+        ]
+        run("tests", ["pytest", "-m", "gpu", "-p", "no:cacheprovider", *sorted(marked)])
+    for name, (way, settings) in PROFILED.items():
+        if time.monotonic() < end:
+            summary = profiled(way, settings)
+            (options.out / f"profile-{name}.txt").write_text(summary, encoding="utf-8")
+        else:
+            failed.append(f"profile of {name}: not begun within the limit of time")
+    summary = summarize(options.out, failed)
+    (options.out / "summary.md").write_text(summary, encoding="utf-8")
+    print(summary)
+    return int(bool(failed))
+
+
+def profiled(way: Way, options: argparse.Namespace) -> str:
+    """Torch's table of the operations of a few steps that took longest on the device."""
+    work = way(options)
+    for _ in range(_STEPS):
+        work()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(_STEPS):
+            work()
+        torch.cuda.synchronize()
+    return profiler.key_averages().table(sort_by="self_device_time_total", row_limit=30)
+
+
+def summarize(folder: Path, failed: list[str]) -> str:
+    """The results in `folder` as Markdown, and what `failed`."""
+    rows, machine = [], "no benchmark finished"
+    for name in PAPER:
+        file = folder / f"{name}.json"
+        if not file.is_file():
+            continue
+        result = json.loads(file.read_text(encoding="utf-8"))
+        machine = (
+            f"{result['machine']['device']}, torch {result['versions']['torch']}, "
+            + (result["date"])
+        )
+        for way, found in result["ways"].items():
+            rows.append(
+                [
+                    name,
+                    way,
+                    f"{found['seconds']:.4g}",
+                    f"{found['ratio']:.2f}",
+                    f"{found['memory_peak'] / MB:.0f}",
+                ]
+            )
+    head = ["benchmark", "way", "s (median)", "times as fast", "peak MB"]
+    problems = [f"- {problem}" for problem in failed]
+    return "\n".join([machine, "", table(head, rows), "", *problems]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""benchmarks/: the published ways and ours do the same; results have the documented keys."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from benchmarks import (
+    common,
+    evaluation,
+    export,
+    pseudo_labels,
+    segmentation_step,
+    translation_step,
+)
+from benchmarks.common import PUBLISHED, Measured, Memory, compare, in_turns
+
+
+def options(**given) -> argparse.Namespace:
+    return argparse.Namespace(device="cpu", turns=1, json=None, **given)
+
+
+def require_same(found: dict[str, Measured], ours: str, relative: float = 1e-4) -> None:
+    published = found[PUBLISHED].numbers
+    assert found[ours].numbers == pytest.approx(published, rel=relative, abs=1e-6)
+
+
+def once(module, ours: str, given: argparse.Namespace) -> dict[str, Measured]:
+    works = {way: module.WAYS[way](given) for way in (PUBLISHED, ours)}
+    return in_turns(works, 1, "cpu", warm_up=0)
+
+
+def test_translation_step_has_the_losses_of_the_published_step():
+    """Every term, so also that folding batch norm and joining passes change nothing."""
+    found = once(translation_step, "ours, float32", options(crop=48, batch=1, width=4, blocks=1))
+    assert len(found[PUBLISHED].numbers) == 12
+    require_same(found, "ours, float32")
+
+
+def test_segmentation_step_has_the_losses_of_the_published_step():
+    found = once(segmentation_step, "ours, float32", options(source=[96, 64], target=[64, 64]))
+    assert found[PUBLISHED].numbers.keys() == {
+        "source",
+        "pseudo_labels",
+        "adversarial",
+        "discriminator",
+    }
+    require_same(found, "ours, float32")
+
+
+def test_pseudo_labels_have_exactly_the_published_thresholds():
+    found = once(pseudo_labels, "ours", options(images=3, size=[64, 32], workers=0))
+    assert found["ours"].numbers == found[PUBLISHED].numbers
+    thresholds = set(found["ours"].numbers.values())
+    assert len(thresholds) > 3  # not all of them 0 or the cap
+
+
+def test_evaluation_counts_as_the_published_one():
+    found = once(evaluation, "ours", options(images=2, size=[160, 96]))
+    assert found["ours"].numbers == found[PUBLISHED].numbers
+    assert 0 < found["ours"].numbers["hits"] < found["ours"].numbers["pixels"]
+
+
+def test_export_writes_the_published_images():
+    found = once(
+        export, "ours, float32", options(images=2, size=[40, 32], width=4, blocks=1, workers=0)
+    )
+    require_same(found, "ours, float32")
+
+
+def test_results_have_the_documented_keys(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        common, "memory_of", lambda way, given: Memory(2 * common.MB, 5 * common.MB)
+    )
+    ways = {
+        PUBLISHED: lambda given: lambda: {"loss": torch.tensor(0.5)},
+        "ours": lambda given: dict,
+    }
+    given = options()
+    given.json = tmp_path / "result.json"
+    compare("anything", ways, given)
+    result = json.loads(given.json.read_text(encoding="utf-8"))
+    assert result.keys() == {
+        "benchmark", "date", "command", "settings", "machine", "versions", "ways",
+        "ratio", "cpu_ratio",
+    }  # fmt: skip
+    assert result["ways"][PUBLISHED].keys() == {
+        "seconds", "turns", "ratio", "cpu_seconds", "cpu_ratio",
+        "memory_prepared", "memory_peak", "numbers",
+    }  # fmt: skip
+    assert result["ways"][PUBLISHED]["numbers"] == {"loss": 0.5}
+    assert result["ratio"] == result["ways"]["ours"]["ratio"]
+    assert "| ours |" in capsys.readouterr().out
+
+
+def test_ways_take_turns_and_back():
+    """So that what else the machine does slows all of them alike."""
+    order = []
+    in_turns({way: lambda way=way: order.append(way) or {} for way in "ab"}, 2, "cpu", warm_up=1)
+    assert "".join(order) == "abbaab"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.export [--device cuda] [--size 1280 720] [--images 8] [--json FILE]
 
-As published: an image is read, translated in float32 and written before the next one is read. Ours is
-`export_translations`: loader processes read and threads write meanwhile, in float32 and in the
+As published: an image is read, translated in float32 and written before the next one is read. Ours
+is `export_translations`: loader processes read and threads write meanwhile, in float32 and in the
 precision that `precision=auto` chooses. The same random generator of the published size.
 """
 

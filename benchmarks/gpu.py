@@ -1,11 +1,12 @@
-"""All benchmarks at the paper's sizes on one GPU, the tests marked gpu, and where the steps' time goes.
+"""All benchmarks at the paper's sizes on one GPU, the tests marked gpu, and where the time goes.
 
     python -m benchmarks.gpu --out FOLDER [--limit 480]
 
 Writes into FOLDER a JSON file for each benchmark, `profile-*.txt` (torch.profiler's summaries of
 both steps), `log.txt` and `summary.md`, the table of all. Needs torch, torchvision, lightning,
-torchmetrics, timm, kornia and omegaconf; what does not work is named in the summary, and the rest goes
-on. Nothing is begun after `--limit` seconds, and what runs then is ended.
+torchmetrics, timm, kornia, omegaconf, rich, tensorboard and, for the tests, pytest. What does not
+work is named in the summary, and the rest goes on. Nothing is begun after `--limit` seconds, and a
+benchmark that runs then is ended.
 """
 
 import argparse
@@ -50,8 +51,11 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=480.0, help="seconds (default 480)")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("benchmarks.gpu: no CUDA device on this machine; the benchmarks run on the CPU one by "
-              "one, e.g. python -m benchmarks.translation_step", file=sys.stderr)  # fmt: skip
+        print(
+            "benchmarks.gpu: no CUDA device on this machine; the benchmarks run on the CPU one by "
+            "one, such as python -m benchmarks.translation_step",
+            file=sys.stderr,
+        )
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + options.limit

@@ -2,8 +2,8 @@
 
     python -m benchmarks.pseudo_labels [--device cuda] [--images 24] [--size 1024 512] [--json FILE]
 
-As published: predictions and confidences of all images in two float64 arrays, sorted class by class.
-Ours is `make_pseudo_labels`. Both read image files, let the same small network (stride 8) predict,
+As published: predictions and confidences of all images in two float64 arrays, sorted by class. Ours
+is `make_pseudo_labels`. Both read image files, let the same small network (stride 8) predict,
 and write label files; memory is without the network, which is next to nothing.
 """
 

@@ -1,5 +1,5 @@
 """The method's networks as published, written plainly from the paper's description: contiguous
-float32, one module after the other. Their state dicts have the published keys, as this project's."""
+float32, one module after the other. Their state dicts have the published keys, as ours have."""
 
 import torch
 import torch.nn.functional as F

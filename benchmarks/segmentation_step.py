@@ -1,10 +1,10 @@
-"""A step of segmentation training, with the adversarial term and pseudo labels: as published, and ours.
+"""A step of segmentation training with all its terms: as published, and ours.
 
     python -m benchmarks.segmentation_step [--device cuda] [--source 1280 720] [--target 1024 512]
 
-As published: float32, contiguous, each pass for itself. Ours is the step that `train_segmenter` does,
-in float32 and in the precision that `precision=auto` chooses. DeepLab-v2 with ResNet-101, from the
-same random weights.
+As published: float32, contiguous, each pass for itself. Ours is the step that `train_segmenter`
+does, in float32 and in the precision that `precision=auto` chooses. DeepLab-v2 with ResNet-101,
+from the same random weights.
 """
 
 import argparse

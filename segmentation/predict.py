@@ -1,6 +1,7 @@
 """Predictions of a trained network: probabilities, as the published evaluation makes them."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from lightning.fabric import Fabric
@@ -93,7 +94,7 @@ def fold_batch_norm(network: nn.Module) -> None:
     """
     for module in network.modules():
         children = list(module.named_children())
-        for (name, convolution), (norm_name, norm) in zip(children, children[1:], strict=False):
+        for (name, convolution), (norm_name, norm) in pairwise(children):
             # Not subclasses: timm's batch norm may hold an activation.
             if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 setattr(module, name, fuse_conv_bn_eval(convolution, norm))

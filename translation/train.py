@@ -160,8 +160,8 @@ class Schedule:
 class TranslationStep:
     """What one step of training does: the generators learn, then the discriminators.
 
-    Brings `generators` and `discriminators` to the device of `fabric`, and has them
-    and the frozen network `compiled` by torch.compile if asked. A call takes images of both domains, N x 3 x H x W in
+    Brings `generators` and `discriminators` to the device of `fabric`; `compiled`, they and the
+    frozen network are so by torch.compile. A call takes images of both domains, N x 3 x H x W in
     [0, 1] on the device, and the learning rate; it gives the losses by name, still on the device:
     nothing in it waits for the device.
     """

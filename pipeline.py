@@ -447,7 +447,7 @@ class Loop:
     def common_settings(self) -> dict[str, Any]:
         return {"seed": self.config.seed, "precision": self.config.precision}
 
-    def training_options(self) -> dict[str, int]:
+    def training_options(self) -> dict[str, Any]:
         """What both trainings take, whatever they train."""
         return {
             "seed": self.config.seed,

@@ -60,8 +60,8 @@ def upsampled_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
     inside = pixels < first[column + 1, None]
     pixels = pixels.clamp_max(width - 1)
     weight = (place - left)[pixels][..., None]
-    ends = (lines[number, row, column + end][:, None] for end in (0, 1))
-    between = torch.lerp(*ends, weight.to(lines.dtype)).max(-1).indices
+    start, end = lines[number, row, column, None], lines[number, row, column + 1, None]
+    between = torch.lerp(start, end, weight.to(lines.dtype)).max(-1).indices
     pieces = torch.arange(len(number), device=maps.device)[:, None].expand_as(pixels)[inside]
     result[number[pieces], row[pieces], pixels[inside]] = between[inside]
     return result

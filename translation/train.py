@@ -185,13 +185,8 @@ class TranslationStep:
         for network in (generators, discriminators):
             network.to(memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
         if compiled:
-            for network in (
-                generators.a_to_b,
-                generators.b_to_a,
-                discriminators.a,
-                discriminators.b,
-            ):
-                network.compile(dynamic=False)
+            for part in (*generators.children(), *discriminators.children()):
+                part.compile(dynamic=False)
             score_maps = torch.compile(score_maps, dynamic=False)
         self.score_maps = score_maps
         betas = (config.betas[0], config.betas[1])

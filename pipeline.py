@@ -577,9 +577,10 @@ class Loop:
         if backbone is not None:
             features = self.fabric.to_device(ImageFeatures(backbone))
             return Eyes(classes, names, features, f"{backbone}, trained on ImageNet")
-        scores = self.score_maps(source_only)
+        # Not `score_maps`, whose weights may be of a precision that needs autocast around them.
+        first = self.fabric.to_device(self.trained_network(source_only)).requires_grad_(False)
         pooled = f"scores of {source_only.name}, mean over the image"
-        return Eyes(classes, names, lambda images: scores(images).mean((2, 3)), pooled)
+        return Eyes(classes, names, lambda images: first.scores(images).mean((2, 3)), pooled)
 
     # Running
 

@@ -44,10 +44,10 @@ class Cycle:
 class Translator(nn.Module):
     """Both generators; a call makes all six images of a step."""
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, width: int, blocks: int, skip: bool = False) -> None:
         super().__init__()
-        self.a_to_b = Generator(width, blocks)
-        self.b_to_a = Generator(width, blocks)
+        self.a_to_b = Generator(width, blocks, skip)
+        self.b_to_a = Generator(width, blocks, skip)
 
     def forward(self, a: Tensor, b: Tensor) -> Cycle:
         # One call for the passes that share a generator; instance norm keeps images independent.
@@ -255,7 +255,7 @@ def train_translator(
     go on from, instead of from initial weights. Returns curves, warnings and seconds.
     """
     seed_torch(seed, "translator")
-    generators = Translator(config.generator.width, config.generator.blocks)
+    generators = Translator(**asdict(config.generator))
     discriminators = Discriminators(config.discriminator_width)
     if start is not None:
         begun = load_tensors(start / RESULT)

@@ -1,7 +1,7 @@
 """Any convolutional backbone of timm, dilated, with a small decoder."""
 
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ class TimmBackbone(Segmenter):
             _load_packaged(features, backbone, packaged)
         self.normalize = _normalization(backbone)
         self.backbone = features
-        self.has_depthwise = any(
-            isinstance(module, nn.Conv2d) and module.groups > 1 for module in features.modules()
-        )
+        for module in features.modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1:
+                module.forward = _ExactOnCpu(module.forward)
         shallow, deep = features.feature_info.channels()
         self.context = _Context(deep, width)
         self.detail = _conv(shallow, width // 2, kernel=1)
@@ -80,20 +80,11 @@ class TimmBackbone(Segmenter):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def scores(self, images: Tensor) -> Tensor:
-        with self._exact_on_cpu(images):
-            shallow, deep = self.backbone(self.normalize(images))
+        shallow, deep = self.backbone(self.normalize(images))
         deep = F.interpolate(
             self.context(deep), size=shallow.shape[-2:], mode="bilinear", align_corners=False
         )
         return self.classifier(self.fuse(torch.cat([self.detail(shallow), deep], dim=1)))
-
-    def _exact_on_cpu(self, images: Tensor) -> AbstractContextManager[Any]:
-        """Float32 for depthwise convolutions on the CPU, whatever the precision: PyTorch's bf16
-        gradient of their weights (seen with 2.14) takes in memory that was never written, now
-        and then NaN. In float32 they are no slower."""
-        if self.has_depthwise and images.device.type == "cpu":
-            return torch.autocast("cpu", enabled=False)
-        return nullcontext()
 
     def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
         decoder = [self.context, self.detail, self.fuse, self.classifier]
@@ -101,6 +92,21 @@ class TimmBackbone(Segmenter):
             ParameterGroup(list(self.backbone.parameters())),
             ParameterGroup([p for part in decoder for p in part.parameters()], head=True),
         ]
+
+
+class _ExactOnCpu:
+    """A depthwise convolution's `forward` in float32 on the CPU, whatever the precision: PyTorch's
+    bf16 gradient of their weights (seen with 2.14) takes in memory that was never written, now and
+    then NaN. In float32 they are no slower."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        self.forward = forward
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        if maps.device.type != "cpu":
+            return self.forward(maps)
+        with torch.autocast("cpu", enabled=False):
+            return self.forward(maps.float())
 
 
 class ImageFeatures(nn.Module):

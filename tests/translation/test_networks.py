@@ -56,6 +56,24 @@ def test_extreme_weights_stay_in_range(generator):
 
 
 @torch.no_grad()
+def test_with_skip_it_starts_at_the_normalised_image():
+    """As it begins, the output is tanh of half the image's own normalisation, and little else."""
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 32, 40)
+    made = Generator(width=4, blocks=1, skip=True)(images)
+    deviation, mean = torch.std_mean(images, (2, 3), correction=0, keepdim=True)
+    expected = (torch.tanh((images - mean) / deviation / 2) + 1) / 2
+    assert (made - expected).abs().mean() < 0.05
+    # Brightness and contrast of the input do not pass: they are what a translation changes.
+    torch.testing.assert_close(
+        Generator(width=4, blocks=0, skip=True).skip(images * 0.3 + 0.1),
+        (images - mean) / deviation / 2,
+        atol=1e-2,
+        rtol=0,
+    )
+
+
+@torch.no_grad()
 def test_sizes_that_strides_do_not_divide_are_reflected_to_the_right_and_below(generator):
     images = torch.rand(1, 3, 14, 17)
     padded = F.pad(images, (0, 3, 0, 2), mode="reflect")

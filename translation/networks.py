@@ -58,7 +58,7 @@ class Generator(nn.Module):
             layers += _norm_relu(channels // 2)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7)]
         self.model = nn.Sequential(*layers)
-        self.skip = nn.InstanceNorm2d(3, affine=True) if skip else None
+        self.skip = nn.GroupNorm(3, 3) if skip else None  # each colour by itself
         self.checkpointing = False
         initialize(self)
         if self.skip is not None:

@@ -36,7 +36,7 @@ from domains.render import render_streets
 from results import CONFIGURATION, FRAMES, Results, show_results
 from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
-from runtime.config import Config, load_config, to_yaml
+from runtime.config import Config, load_config, to_yaml, value_at
 from runtime.console import Console, duration, log
 from runtime.device import make_fabric, resolve_precision
 from runtime.errors import UserError
@@ -805,22 +805,7 @@ def ablate(options: argparse.Namespace) -> None:
     """`ablate`: the loop for every variant, K, N and seed, in folders below `out`, and a table."""
     config = load_config(options.config, options.overrides)
     folder = Path(config.out)
-    variants: dict[str, list[str]] = {"as configured": []} | dict(
-        parse_row(row) for row in options.row
-    )
-    cells = []
-    for variant, k, n, seed in itertools.product(
-        variants,
-        options.iterations or [config.iterations],
-        options.self_training_steps or [config.self_training_steps],
-        options.seeds or [config.seed],
-    ):
-        if k == 0 and n != (options.self_training_steps or [n])[0]:
-            continue  # source only, whatever N
-        out = folder / variant.replace(" ", "-") / f"K{k}-N{n}" / f"seed-{seed}"
-        own = [f"iterations={k}", f"self_training_steps={n}", f"seed={seed}", f"out={out}"]
-        overrides = [*options.overrides, *variants[variant], *own]
-        cells.append(Cell(variant, k, n, seed, load_config(options.config, overrides)))
+    cells = ablation_cells(options, folder)
 
     with processes(config, options.verbosity) as (fabric, console):
 
@@ -836,6 +821,32 @@ def ablate(options: argparse.Namespace) -> None:
         lines = run_ablation(folder, cells, run_cell)
         console.say(f"\n{as_markdown(lines)}")
         log.info("see %s", folder / "ablation.html")
+
+
+def ablation_cells(options: argparse.Namespace, folder: Path) -> list[Cell]:
+    """Every variant with every K, N and seed; a row that sets one of these has that one alone."""
+    variants: dict[str, list[str]] = {"as configured": []} | dict(
+        parse_row(row) for row in options.row
+    )
+    cells = []
+    for variant, settings in variants.items():
+        config = load_config(options.config, [*options.overrides, *settings])
+        own = {setting.partition("=")[0] for setting in settings}
+
+        def values(key: str, listed: list[int] | None, own=own, config=config) -> list[int]:
+            return listed if listed and key not in own else [value_at(config, key)]
+
+        steps = values("self_training_steps", options.self_training_steps)
+        for k, n, seed in itertools.product(
+            values("iterations", options.iterations), steps, values("seed", options.seeds)
+        ):
+            if k == 0 and n != steps[0]:
+                continue  # source only, whatever N
+            out = folder / variant.replace(" ", "-") / f"K{k}-N{n}" / f"seed-{seed}"
+            place = [f"iterations={k}", f"self_training_steps={n}", f"seed={seed}", f"out={out}"]
+            overrides = [*options.overrides, *settings, *place]
+            cells.append(Cell(variant, k, n, seed, load_config(options.config, overrides)))
+    return cells
 
 
 def parse_row(text: str) -> tuple[str, list[str]]:

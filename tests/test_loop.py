@@ -515,6 +515,17 @@ def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path
     assert (folder / "ablation.md").is_file()
 
 
+def test_a_row_of_an_ablation_keeps_the_rounds_that_it_sets(command, tmp_path, capsys):
+    row = "no adversary: iterations=1 self_training_steps=0 segmentation.adversarial.weight=0"
+    lists = ["--iterations", 0, 2, "--self-training-steps", 0, 1, "--seeds", 3, 4]
+    arguments = ["ablate", "--dry-run", *lists, "--row", row, f"out={tmp_path / 'ablation'}"]
+    assert command(*arguments) == 0
+    output = capsys.readouterr().out
+    as_listed = [f"K = {k}, N = {n}, seed {s}" for k, n in ((0, 0), (2, 0), (2, 1)) for s in (3, 4)]
+    assert re.findall(r"as configured, (.*)", output) == as_listed
+    assert re.findall(r"no adversary, (.*)", output) == [f"K = 1, N = 0, seed {s}" for s in (3, 4)]
+
+
 def test_the_loop_from_python(tiny_run, tiny_config, tmp_path, capsys):
     """As on the command line: here all is finished, and the rows are those of results.json."""
     run = tiny_run.copy(tmp_path / "run")

@@ -323,7 +323,11 @@ def train_segmenter(
             yield step, images, batch.get("label")
 
     def mixed(
-        step: int, images: Tensor, labels: Tensor, target_images: Tensor, pseudo_labels: Tensor | None
+        step: int,
+        images: Tensor,
+        labels: Tensor,
+        target_images: Tensor,
+        pseudo_labels: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         if pseudo_labels is None:
             return target_images, None

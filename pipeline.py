@@ -833,14 +833,17 @@ def ablation_cells(options: argparse.Namespace, folder: Path) -> list[Cell]:
         config = load_config(options.config, [*options.overrides, *settings])
         own = {setting.partition("=")[0] for setting in settings}
 
-        def values(key: str, listed: list[int] | None, own=own, config=config) -> list[int]:
-            return listed if listed and key not in own else [value_at(config, key)]
-
-        steps = values("self_training_steps", options.self_training_steps)
-        for k, n, seed in itertools.product(
-            values("iterations", options.iterations), steps, values("seed", options.seeds)
-        ):
-            if k == 0 and n != steps[0]:
+        lists = {
+            "iterations": options.iterations,
+            "self_training_steps": options.self_training_steps,
+            "seed": options.seeds,
+        }
+        values = [
+            listed if listed and key not in own else [value_at(config, key)]
+            for key, listed in lists.items()
+        ]
+        for k, n, seed in itertools.product(*values):
+            if k == 0 and n != values[1][0]:
                 continue  # source only, whatever N
             out = folder / variant.replace(" ", "-") / f"K{k}-N{n}" / f"seed-{seed}"
             place = [f"iterations={k}", f"self_training_steps={n}", f"seed={seed}", f"out={out}"]

@@ -72,7 +72,7 @@ class TimmBackbone(Segmenter):
         self.backbone = features
         for module in features.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
-                module.forward = _ExactOnCpu(module.forward)
+                module.forward = _ExactOnCpu(module.forward)  # type: ignore[method-assign, assignment]
         shallow, deep = features.feature_info.channels()
         self.context = _Context(deep, width)
         self.detail = _conv(shallow, width // 2, kernel=1)

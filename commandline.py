@@ -169,8 +169,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, Commands]:
         action="append",
         default=[],
         metavar='"NAME: key=value ..."',
-        help="a further variant of the settings, with iterations, self_training_steps or seed of its "
-        "own where it sets them; can be given several times",
+        help="a further variant of the settings, with its own K, N or seed where it sets them; "
+        "can be given several times",
     )
     for name, text in _SINGLE.items():
         command = add(name, text)

@@ -1,13 +1,9 @@
 """Colour augmentation of a batch, on the device it is on."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from kornia.enhance import adjust_contrast, adjust_hue, adjust_saturation
 from torch import Tensor
 
-from domains.label_space import IGNORE
 from runtime.config import AugmentationConfig
 from runtime.device import random_for
 
@@ -50,25 +46,3 @@ def jitter_colors(
     if config.hue:
         images = adjust_hue(images, turn * (2 * torch.pi))
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def mix_classes(
-    source: Tensor,
-    source_labels: Tensor,
-    target: Tensor,
-    target_labels: Tensor,
-    draws: Sequence[np.random.Generator],
-) -> tuple[Tensor, Tensor]:
-    """Paste half of the classes of each source image, chosen by its draw, onto a target image.
-
-    Images are N x 3 x H x W, label maps N x H x W train ids, all of equal H and W; the result is
-    the mixed images and their label maps (ClassMix, as DACS uses it between domains).
-    """
-    mask = torch.zeros_like(source_labels, dtype=torch.bool)
-    for place, (labels, random) in enumerate(zip(source_labels, draws, strict=True)):
-        present = labels.unique()
-        present = present[present != IGNORE].cpu().numpy()
-        chosen = random.choice(present, (len(present) + 1) // 2, replace=False)
-        mask[place] = torch.isin(labels, torch.from_numpy(chosen).to(labels.device))
-    images = torch.where(mask.unsqueeze(1), source, target)
-    return images, torch.where(mask, source_labels, target_labels)

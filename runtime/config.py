@@ -129,7 +129,6 @@ class AdversarialConfig:
 class PseudoLabelConfig:
     portion: float = 0.5  # the quantile of a class's confidences that becomes its threshold
     cap: float = 0.9  # no threshold is higher
-    flip: bool = False  # the mean prediction of the image and of its mirror image is used
 
 
 @dataclass
@@ -163,7 +162,6 @@ class SegmentationConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     pseudo_labels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
-    class_mix: bool = False  # paste half of the source's classes into pseudo-labelled images
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -511,12 +509,6 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
                 "segmentation.augmentation.crop",
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
-    sizes = [crop or domain.size for domain in (config.data.source, config.data.target)]
-    if config.segmentation.class_mix and (None in sizes or sizes[0] != sizes[1]):
-        fail(
-            "segmentation.class_mix",
-            "needs source and target images of one size; set segmentation.augmentation.crop",
-        )
     crop, width = config.translation.crop, config.translation.load_width
     if crop and width is not None and crop[0] > width:
         fail("translation.crop", f"is {crop}, wider than translation.load_width {width}")

@@ -151,10 +151,7 @@ def make_pseudo_labels(
             thresholds.update(*_read_prediction(_prediction_file(waiting, index)))
             task.advance()
         for batch in whole_images(images, left, workers):
-            image = to_unit(fabric.to_device(batch["image"]))
-            maps = probabilities(fabric, network, image)
-            if config.flip:
-                maps = (maps + probabilities(fabric, network, image.flip(-1)).flip(-1)) / 2
+            maps = probabilities(fabric, network, to_unit(fabric.to_device(batch["image"])))
             best = maps.max(1)
             confidence = best.values[0].cpu().numpy()
             labels = best.indices[0].to(torch.uint8).cpu().numpy()

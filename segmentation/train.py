@@ -9,7 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from domains.augment import jitter_colors, mix_classes
+from domains.augment import jitter_colors
 from domains.images import to_unit
 from domains.label_space import LabelSpace
 from domains.loading import TrainingSamples, training_batches
@@ -19,7 +19,6 @@ from runtime.console import Console, log
 from runtime.device import (
     channels_last,
     has_fused_optimizers,
-    random_for,
     seed_torch,
     sum_on_device,
 )
@@ -322,21 +321,6 @@ def train_segmenter(
             images = jitter_colors(images, config.augmentation, seed, purpose, step, *process)
             yield step, images, batch.get("label")
 
-    def mixed(
-        step: int,
-        images: Tensor,
-        labels: Tensor,
-        target_images: Tensor,
-        pseudo_labels: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        if pseudo_labels is None:
-            return target_images, None
-        # A draw for each image of the whole batch, of which this process has every n-th.
-        first_of_batch = step * config.batch_size
-        places = range(fabric.global_rank, config.batch_size, fabric.world_size)
-        draws = [random_for(seed, "class mix", first_of_batch + place) for place in places]
-        return mix_classes(images, labels, target_images, pseudo_labels, draws)
-
     from_source = batches(source)
     from_target = batches(target) if target is not None else None
     with console.track(tracker.name, steps, first) as task:
@@ -357,8 +341,6 @@ def train_segmenter(
             factor = rate_factor(config.schedule, step)
             assert labels is not None
             learned_from = next(from_target)[1:] if from_target is not None else None
-            if config.class_mix and learned_from is not None:
-                learned_from = mixed(step, images, labels, *learned_from)
             terms = learn((images, labels), learned_from, factor)
             end_step(step + 1, terms, lr=config.optimizer.lr * factor)
 

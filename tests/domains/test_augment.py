@@ -1,11 +1,9 @@
 """Colour augmentation: ranges, draws that a restart repeats, and the identity."""
 
-import numpy as np
 import pytest
 import torch
 
-from domains.augment import jitter_colors, mix_classes
-from domains.label_space import IGNORE
+from domains.augment import jitter_colors
 from runtime.config import AugmentationConfig
 
 
@@ -61,27 +59,3 @@ def test_one_setting_does_not_change_anothers_draws(images):
     both = jitter_colors(dark, AugmentationConfig(brightness=0.5, hue=0.3), 0, "source", 0)
     # A turn of the hue keeps the largest channel.
     torch.testing.assert_close(both.amax(1), alone.amax(1), rtol=1e-3, atol=1e-3)
-
-
-def test_half_of_the_classes_are_pasted_with_their_labels():
-    draws = [np.random.default_rng(number) for number in range(2)]
-    source_labels = torch.tensor([[[0, 0, 1, 2], [3, 4, IGNORE, IGNORE]]]).repeat(2, 1, 1)
-    source, target = torch.rand(2, 3, 2, 4), torch.rand(2, 3, 2, 4)
-    target_labels = torch.full((2, 2, 4), 7)
-    images, labels = mix_classes(source, source_labels, target, target_labels, draws)
-    pasted = labels != 7
-    assert torch.equal(images, torch.where(pasted[:, None], source, target))
-    assert torch.equal(labels[pasted], source_labels[pasted])
-    for one in range(2):
-        kinds = set(labels[one][pasted[one]].tolist())
-        assert len(kinds) == 3 and IGNORE not in kinds  # of five, rounded up
-        assert all((labels[one][source_labels[one] == kind] == kind).all() for kind in kinds)
-    assert not torch.equal(pasted[0], pasted[1])  # drawn for each image
-
-
-def test_of_a_source_without_labels_nothing_is_pasted():
-    nothing = torch.full((1, 2, 3), IGNORE)
-    target, labels = torch.rand(1, 3, 2, 3), torch.ones(1, 2, 3, dtype=torch.long)
-    random = [np.random.default_rng(0)]
-    images, mixed = mix_classes(torch.rand(1, 3, 2, 3), nothing, target, labels, random)
-    assert torch.equal(images, target) and torch.equal(mixed, labels)

@@ -143,7 +143,6 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
             "segmentation.augmentation.crop: is [31",
         ),
         ("data: {target: {size: [64, 31]}}", "data.target.size: is [64, 31], must be at least 32"),
-        ("segmentation: {class_mix: true}", "segmentation.class_mix: needs source and target"),
         ("translation: {weights: {cycle: -1}}", "translation.weights.cycle: is -1"),
         ("translation: {constant_epochs: 0, decay_epochs: 0}", "translation.constant_epochs: is 0"),
         ("translation: {constant_epochs: 0, decay_epochs: 1}", "translation.constant_epochs: is 0"),

@@ -259,30 +259,3 @@ def test_the_pixel_at_the_threshold_is_kept(fabric, console, tmp_path):
         0,
     )
     assert metrics["kept"] == 1
-
-
-def test_with_flip_the_mirror_image_has_its_say(fabric, console, tmp_path):
-    """A network that sees its right half alone: mirrored, it sees the left one too."""
-
-    class RightHalf(Linear):
-        def scores(self, images):
-            seen = images.clone()
-            seen[..., : images.shape[-1] // 2] = 0
-            return super().scores(seen)
-
-    file = tmp_path / "0.png"
-    random = np.random.default_rng(1)
-    Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8)).save(file)
-    space = load_label_space("camvid11")
-    images = WholeImages([Sample("0", file, None)], None)
-    network = RightHalf(space.num_classes, stride=1).eval()
-    config = PseudoLabelConfig(portion=0.0, cap=0.0, flip=True)
-    make_pseudo_labels(fabric, console, "t", tmp_path / "out", network, images, space, config, 0)
-    with torch.no_grad():
-        unit = images[0]["image"][None] / 255
-        plain, mirrored = network.scores(unit).softmax(1), network.scores(unit.flip(-1)).softmax(1)
-    expected = ((plain + mirrored.flip(-1)) / 2).argmax(1)[0]
-    with Image.open(pseudo_label_path(tmp_path / "out", "0")) as image:
-        found = np.asarray(image)
-    assert (found == expected.numpy()).all()
-    assert (found != plain.argmax(1)[0].numpy()).any()

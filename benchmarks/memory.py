@@ -3,10 +3,10 @@
     python benchmarks/memory.py [--images 3000] [--size 192 96] [--only pseudo-labels] [--workers 2]
 
 Renders one image, takes it for all of the data set, and runs export and pseudo-labelling over it in
-this process, or one of them. Prints resident memory, open files and child processes after the first 100 images and
-at the end, and by how much the peak, that of the stage's end included, is above that of the first
-100; the exit status is 1 if memory grew by 50 MB or more in between, the peak by 100 MB or more, or
-handles were left.
+this process, or one of them. Prints resident memory, open files and child processes after the first
+100 images and at the end, and by how much the peak, that of the stage's end included, is above that
+of the first 100; the exit status is 1 if memory grew by 50 MB or more in between, the peak by 100 MB
+or more, or handles were left.
 Needs /proc (Linux).
 """
 
@@ -37,9 +37,7 @@ def usage() -> tuple[float, int, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=[192, 96], metavar=("WIDTH", "HEIGHT")
-    )
+    parser.add_argument("--size", type=int, nargs=2, default=[192, 96], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--only", choices=STAGES, help="not the other one")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()

@@ -5,8 +5,8 @@
 Renders one image, takes it for all of the data set, and runs export and pseudo-labelling over it in
 this process, or one of them. Prints resident memory, open files and child processes after the first
 100 images and at the end, and by how much the peak, that of the stage's end included, is above that
-of the first 100; the exit status is 1 if memory grew by 50 MB or more in between, the peak by 100 MB
-or more, or handles were left.
+of the first 100; the exit status is 1 if memory grew by 50 MB or more in between, the peak by 100
+MB or more, or handles were left.
 Needs /proc (Linux).
 """
 

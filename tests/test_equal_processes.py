@@ -36,6 +36,7 @@ def to_unit(images):
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double  # what leaves bf16 elsewhere stays double here
 domains.images.to_unit = to_unit  # before the modules that import it
 torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
 

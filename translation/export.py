@@ -81,17 +81,20 @@ def export_translations(
             translated = generate(
                 fabric, translator.a_to_b, to_unit(fabric.to_device(batch["image"]))
             )
+            files = {image_path(folder, name): to_bytes(translated[0])}
             if index in frames:
                 back = generate(fabric, translator.b_to_a, translated)
-                writer.submit(_save, reconstruction_path(folder, index), to_bytes(back[0]))
-            writer.submit(_save, image_path(folder, name), to_bytes(translated[0]))
+                # First: where the translation is, nothing is left to do for that image.
+                files = {reconstruction_path(folder, index): to_bytes(back[0]), **files}
+            writer.submit(_save, files)
             task.advance()
     fabric.barrier()
     return {"images": len(images)}
 
 
-def _save(file: Path, pixels: np.ndarray) -> None:
-    save_png(file, Image.fromarray(pixels))
+def _save(files: dict[Path, np.ndarray]) -> None:
+    for file, pixels in files.items():
+        save_png(file, Image.fromarray(pixels))
 
 
 @torch.inference_mode()

@@ -388,13 +388,15 @@ class Loop:
         config = self.config.segmentation.pseudo_labels
 
         def action(folder: Path) -> Metrics:
+            images = self.unlabelled("target")
             return make_pseudo_labels(
                 self.fabric,
                 self.console,
                 name,
                 folder,
                 self.trained_network(segmenter),
-                self.whole_images("target", self.unlabelled("target")),
+                [self.whole_images("target", images, scale=scale) for scale in config.scales],
+                self.problem.size("target"),
                 self.problem.space,
                 config,
                 self.config.data.workers,
@@ -470,9 +472,14 @@ class Loop:
         table = self.problem.table(role) if role == "source" else None
         return TrainingSamples(samples, view, self.config.seed, role, table, self.cache)
 
-    def whole_images(self, role: str, samples: list[Sample], labelled: bool = False) -> WholeImages:
+    def whole_images(
+        self, role: str, samples: list[Sample], labelled: bool = False, scale: float = 1.0
+    ) -> WholeImages:
         table = self.problem.table(role) if labelled else None
-        return WholeImages(samples, self.problem.size(role), table, self.cache)
+        size = self.problem.size(role)
+        if size is not None:
+            size = (round(scale * size[0]), round(scale * size[1]))
+        return WholeImages(samples, size, table, self.cache)
 
     def translation_view(self) -> View:
         config = self.config.translation

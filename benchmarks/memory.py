@@ -116,7 +116,7 @@ def main() -> int:
             else:
                 network = build_segmenter("compact", space.num_classes, width=4)
                 make_pseudo_labels(
-                    fabric, console, name, folder / name, network, images, space,
+                    fabric, console, name, folder / name, network, [images], size, space,
                     PseudoLabelConfig(), options.workers,
                 )  # fmt: skip
             after = usage()

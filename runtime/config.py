@@ -129,6 +129,8 @@ class AdversarialConfig:
 class PseudoLabelConfig:
     portion: float = 0.5  # the quantile of a class's confidences that becomes its threshold
     cap: float = 0.9  # no threshold is higher
+    flip: bool = False  # the mean prediction of the image and of its mirror image is used
+    scales: list[float] = field(default_factory=lambda: [1.0])  # likewise of the image so resized
 
 
 @dataclass
@@ -475,6 +477,17 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
     scale = config.segmentation.augmentation.scale
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         fail("segmentation.augmentation.scale", f"is {scale}, must be [smallest, largest] above 0")
+    scales, size = config.segmentation.pseudo_labels.scales, config.data.target.size
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        fail("segmentation.pseudo_labels.scales", f"is {scales}, must be numbers above 0")
+    elif size is None and scales != [1.0]:
+        fail(
+            "segmentation.pseudo_labels.scales", f"is {scales}, of which size? Set data.target.size"
+        )
+    elif size and min(size, default=0) * min(scales) < 8:
+        fail(
+            "segmentation.pseudo_labels.scales", f"is {scales}: images of less than 8 pixels a side"
+        )
     for key in ("translation.batch_size", "segmentation.batch_size"):
         processes = max(1, config.devices) * max(1, config.nodes)
         if value_at(config, key) % processes:

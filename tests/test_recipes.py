@@ -52,6 +52,8 @@ COMMON = {
     "segmentation.adversarial.width": 64,
     "segmentation.pseudo_labels.portion": 0.5,
     "segmentation.pseudo_labels.cap": 0.9,
+    "segmentation.pseudo_labels.flip": False,
+    "segmentation.pseudo_labels.scales": [1.0],
     "segmentation.augmentation.flip": False,
     "segmentation.augmentation.scale": [1.0, 1.0],
     "segmentation.augmentation.crop": None,

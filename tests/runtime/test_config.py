@@ -143,6 +143,13 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
             "segmentation.augmentation.crop: is [31",
         ),
         ("data: {target: {size: [64, 31]}}", "data.target.size: is [64, 31], must be at least 32"),
+        ("segmentation: {pseudo_labels: {scales: []}}", "pseudo_labels.scales: is [], must be"),
+        ("segmentation: {pseudo_labels: {scales: [1, 0]}}", "scales: is [1.0, 0.0], must be"),
+        ("segmentation: {pseudo_labels: {scales: [0.01]}}", "scales: is [0.01]: images of less"),
+        (
+            "{data: {target: {size: null}}, segmentation: {pseudo_labels: {scales: [2]}}}",
+            "segmentation.pseudo_labels.scales: is [2.0], of which size? Set data.target.size",
+        ),
         ("translation: {weights: {cycle: -1}}", "translation.weights.cycle: is -1"),
         ("translation: {constant_epochs: 0, decay_epochs: 0}", "translation.constant_epochs: is 0"),
         ("translation: {constant_epochs: 0, decay_epochs: 1}", "translation.constant_epochs: is 0"),

@@ -208,7 +208,8 @@ def test_the_stage_equals_a_plain_implementation(fabric, console, tmp_path):
         "pseudo-labels",
         folder,
         network,
-        WholeImages(samples, None),
+        [WholeImages(samples, None)],
+        None,
         space,
         PseudoLabelConfig(portion=0.3, cap=0.6),
         workers=0,
@@ -253,9 +254,50 @@ def test_the_pixel_at_the_threshold_is_kept(fabric, console, tmp_path):
         "t",
         tmp_path / "out",
         network,
-        images,
+        [images],
+        None,
         space,
         PseudoLabelConfig(cap=1.0),
         0,
     )
     assert metrics["kept"] == 1
+
+
+class RightHalf(Linear):
+    """Sees the right half of an image alone: mirrored, it sees the left one too."""
+
+    def scores(self, images):
+        seen = images.clone()
+        seen[..., : images.shape[-1] // 2] = 0
+        return super().scores(seen)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [(1.0,), (1.5,), (1.0, 0.5, 1.5)])
+def test_the_mean_over_mirror_images_and_scales_counts(fabric, console, tmp_path, flip, scales):
+    """Against the same mean made plainly; without cut, every pixel has its label."""
+    file = tmp_path / "0.png"
+    random = np.random.default_rng(1)
+    Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).save(file)
+    space = load_label_space("camvid11")
+    sizes = [(round(scale * 16), round(scale * 12)) for scale in scales]
+    views = [WholeImages([Sample("0", file, None)], size) for size in sizes]
+    network = RightHalf(space.num_classes, stride=1).eval()
+    config = PseudoLabelConfig(portion=0.0, cap=0.0, flip=flip)
+    made = make_pseudo_labels(
+        fabric, console, "t", tmp_path / "out", network, views, (16, 12), space, config, 0
+    )
+    assert made["kept"] == 1
+    maps = []
+    with torch.no_grad():
+        for view in views:
+            unit = view[0]["image"][None] / 255
+            maps.append(network.scores(unit).softmax(1)[0])
+            if flip:
+                maps.append(network.scores(unit.flip(-1)).softmax(1)[0].flip(-1))
+    expected = sum(corner_aligned(one.double().numpy(), 12, 16) for one in maps) / len(maps)
+    with Image.open(pseudo_label_path(tmp_path / "out", "0")) as image:
+        found = np.asarray(image)
+    ordered = np.sort(expected, 0)
+    clear = ordered[-1] - ordered[-2] > 1e-5  # elsewhere rounding decides
+    assert (found == expected.argmax(0))[clear].all() and clear.mean() > 0.95

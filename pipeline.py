@@ -38,7 +38,7 @@ from runtime.ablation import Cell, as_markdown, run_ablation
 from runtime.checkpoint import remove_checkpoints
 from runtime.config import Config, load_config, to_yaml, value_at
 from runtime.console import Console, duration, log
-from runtime.device import make_fabric, resolve_precision
+from runtime.device import make_fabric, require_compiler, resolve_precision
 from runtime.errors import UserError
 from runtime.estimate import TimeLeft
 from runtime.files import (
@@ -665,6 +665,8 @@ class Loop:
     def make(self, plan: Sequence[Entry], results: Results) -> None:
         """Make what the plan says is to be made, recording each stage as it is done."""
         main = self.fabric.is_global_zero
+        if self.config.compile and any(e.run and e.stage.unit == "steps" for e in plan):
+            require_compiler(self.fabric.device)
         self.fabric.barrier()  # all processes have read the records before any is removed
         if main and self.cache is not None:
             self.cache.prepare()
@@ -886,6 +888,8 @@ def check(options: argparse.Namespace) -> None:
                 problems.append(str(error))
 
     fabric = attempt(lambda: make_fabric(config))
+    if config.compile and fabric is not None:
+        attempt(lambda: require_compiler(fabric.device))
     attempt(lambda: require_writable(Path(config.out)))
     if config.data.cache is not None:
         cache = Path(config.data.cache).expanduser()

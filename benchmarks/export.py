@@ -10,6 +10,7 @@ precision that `precision=auto` chooses. The same random generator of the publis
 import argparse
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,11 @@ def ours(options: argparse.Namespace, precision: str = "auto") -> Work:
     return work
 
 
-def ours_float32(options: argparse.Namespace) -> Work:
-    return ours(options, "32-true")
-
-
-WAYS: dict[str, Way] = {PUBLISHED: as_published, "ours, float32": ours_float32, "ours, auto": ours}
+WAYS: dict[str, Way] = {
+    PUBLISHED: as_published,
+    "ours, float32": partial(ours, precision="32-true"),
+    "ours, auto": ours,
+}
 
 
 def main() -> None:

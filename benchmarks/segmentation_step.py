@@ -8,6 +8,7 @@ from the same random weights.
 """
 
 import argparse
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -103,15 +104,12 @@ def ours(options: argparse.Namespace, precision: str = "auto", compiled: bool = 
     return lambda: learn(source, target, 1.0)
 
 
-def ours_float32(options: argparse.Namespace) -> Work:
-    return ours(options, "32-true")
-
-
-def ours_compiled(options: argparse.Namespace) -> Work:
-    return ours(options, compiled=True)
-
-
-WAYS: dict[str, Way] = {PUBLISHED: as_published, "ours, float32": ours_float32, "ours, auto": ours}
+WAYS: dict[str, Way] = {
+    PUBLISHED: as_published,
+    "ours, float32": partial(ours, precision="32-true"),
+    "ours, auto": ours,
+}
+COMPILED: dict[str, Way] = {"ours, auto, compiled": partial(ours, compiled=True)}
 
 
 def main() -> None:
@@ -121,7 +119,7 @@ def main() -> None:
     parser.add_argument("--target", default=[256, 128], help="(paper: 1024 512)", **size)
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    ways = {**WAYS, "ours, auto, compiled": ours_compiled} if options.compile else WAYS
+    ways = WAYS | COMPILED if options.compile else WAYS
     compare("segmentation_step", ways, options)
 
 

@@ -110,20 +110,20 @@ def as_csv(lines: Sequence[Line]) -> str:
 
 
 def chart(lines: Sequence[Line]) -> Markup:
-    """mIoU in % over the networks: a dot a seed, a line through the means of each variant."""
+    """mIoU in % over the networks: a dot a seed, a line through the means of each of `_series`."""
     networks = list(dict.fromkeys(line.network for line in lines))
     networks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     series = [
-        Series(variant, [_seeds(lines, variant, network) for network in networks], place + 1)
-        for place, variant in enumerate(_variants(lines))
+        Series(name, [_seeds(found, network) for network in networks], place + 1)
+        for place, (name, found) in enumerate(_series(lines).items())
     ]
     return category_chart("mIoU by network", [symbol(network) for network in networks], series)
 
 
 def as_plot(lines: Sequence[Line]) -> str:
-    """The chart as an SVG file of its own, with a legend where there are several variants."""
-    variants = _variants(lines)
-    return standalone(chart(lines), variants if len(variants) > 1 else [])
+    """The chart as an SVG file of its own, with a legend where there are several lines."""
+    names = list(_series(lines))
+    return standalone(chart(lines), names if len(names) > 1 else [])
 
 
 def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
@@ -134,7 +134,7 @@ def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
         title=title,
         lines=[(line, _spread(list(line.miou.values()))) for line in lines],
         best=max(lines, key=lambda line: statistics.fmean(line.miou.values()), default=None),
-        variants=_variants(lines),
+        series=list(_series(lines)),
         seeds=seeds,
         chart=chart(lines),
         settings=len(made),
@@ -144,15 +144,25 @@ def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
     )
 
 
-def _variants(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(line.variant for line in lines))
+def _series(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """The lines of each variant and, where it has several, of each N: on N depends from which
+    network the second round starts. On K no network depends."""
+    counts: dict[str, set[int]] = {}
+    for line in lines:
+        counts.setdefault(line.variant, set()).add(line.self_training_steps)
+    series: dict[str, list[Line]] = {}
+    for line in lines:
+        several = len(counts[line.variant]) > 1
+        name = f"{line.variant}, N = {line.self_training_steps}" if several else line.variant
+        series.setdefault(name, []).append(line)
+    return series
 
 
-def _seeds(lines: Sequence[Line], variant: str, network: str) -> list[float]:
-    """A network's mIoU in %, by seed. What K and N the run had does not change it."""
+def _seeds(lines: Sequence[Line], network: str) -> list[float]:
+    """A network's mIoU in %, by seed."""
     values: dict[int, float] = {}
     for line in lines:
-        if (line.variant, line.network) == (variant, network):
+        if line.network == network:
             values |= line.miou
     return [100 * value for value in values.values()]
 

@@ -102,6 +102,23 @@ def test_a_network_of_several_k_is_one_dot_a_seed():
     assert as_plot(lines).count("<circle") == 1
 
 
+def test_runs_with_several_n_have_a_line_each():
+    """M(2,0) is another network with N = 2 than with N = 0: its translator saw another M."""
+    lines = [
+        Line("plain", 2, n, network, {0: 0.2 + 0.1 * n}, {0: 0.0})
+        for n in (0, 2)
+        for network in ("source-only", "k2/segmentation-0")
+    ]
+    values = re.findall(r"<title>([^<]*)\n(.*?): ([^<]*)</title>", as_plot(lines))
+    assert values == [
+        ("plain, N = 0", "M(0)", "20.0"),
+        ("plain, N = 0", "M(2,0)", "20.0"),
+        ("plain, N = 2", "M(0)", "40.0"),
+        ("plain, N = 2", "M(2,0)", "40.0"),
+    ]
+    assert ">plain, N = 2</li>" in as_page("runs", lines, cells=2)
+
+
 def make(folder: Path, stage: Stage, content: str) -> None:
     begin(folder, stage)
     (folder / stage.name / "weights.pt").write_text(content)

@@ -25,7 +25,7 @@ _STYLE = (
     "text{font-size:10.5px;fill:#60646c;text-anchor:end}text.x{text-anchor:middle}"
     "text.name{text-anchor:start}"
     ".grid{stroke:#e3e3e0}.line{fill:none;stroke:var(--c);stroke-width:1.6}"
-    "circle{fill:var(--c)}"
+    "circle{fill:var(--c);opacity:0}circle.dot,circle:hover{opacity:1}"
     + "".join(
         f".c{number}{{--c:{color}}}"
         for number, color in enumerate(

@@ -24,7 +24,7 @@ from benchmarks.common import MB, Way, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = {
-    "translation_step": ["--crop", "452", "--turns", "7", "--compile"],
+    "translation_step": ["--crop", "452", "--turns", "7", "--checkpointing", "--compile"],
     "segmentation_step": [
         "--source", "1280", "720", "--target", "1024", "512", "--turns", "7", "--compile",
     ],

@@ -1,6 +1,6 @@
 """A step of the translator's training: as published, and ours.
 
-    python -m benchmarks.translation_step [--device cuda] [--crop 452] [--batch 1] [--json FILE]
+    python -m benchmarks.translation_step [--device cuda] [--crop 452] [--batch 1] [--checkpointing]
 
 As published: float32, contiguous, one forward pass for each term, and each backward pass and
 optimizer for itself. Ours is the step that `train_translator` does, in float32 and in the precision
@@ -113,12 +113,18 @@ def as_published(options: argparse.Namespace) -> Work:
     return step
 
 
-def ours(options: argparse.Namespace, precision: str = "auto", compiled: bool = False) -> Work:
+def ours(
+    options: argparse.Namespace,
+    precision: str = "auto",
+    compiled: bool = False,
+    checkpointing: bool = False,
+) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
     translator, discriminators, network = networks(options)
     recipe = TranslationConfig(
         generator=GeneratorConfig(options.width, options.blocks),
         discriminator_width=options.width,
+        gradient_checkpointing=checkpointing,
     )
     pools = [FakePool(recipe.pool_size, seed) for seed in (0, 1)]
     score_maps = frozen_scores(fabric, channels_last(network))
@@ -134,6 +140,7 @@ WAYS: dict[str, Way] = {
     "ours, float32": partial(ours, precision="32-true"),
     "ours, auto": ours,
 }
+CHECKPOINTING: dict[str, Way] = {"ours, auto, checkpointing": partial(ours, checkpointing=True)}
 COMPILED: dict[str, Way] = {"ours, auto, compiled": partial(ours, compiled=True)}
 
 
@@ -143,9 +150,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="images of each domain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first convolutions")
     parser.add_argument("--blocks", type=int, default=9, help="residual blocks of a generator")
+    parser.add_argument("--checkpointing", action="store_true", help="also what it costs")
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    ways = WAYS | COMPILED if options.compile else WAYS
+    ways = dict(WAYS)
+    if options.checkpointing:
+        ways |= CHECKPOINTING
+    if options.compile:
+        ways |= COMPILED
     compare("translation_step", ways, options)
 
 

@@ -135,13 +135,14 @@ def ours(
     return lambda: learn(a, b, recipe.lr)
 
 
+COMPILED, CHECKPOINTING = "ours, auto, compiled", "ours, auto, checkpointing"
 WAYS: dict[str, Way] = {
     PUBLISHED: as_published,
     "ours, float32": partial(ours, precision="32-true"),
+    CHECKPOINTING: partial(ours, checkpointing=True),
     "ours, auto": ours,
+    COMPILED: partial(ours, compiled=True),
 }
-CHECKPOINTING: dict[str, Way] = {"ours, auto, checkpointing": partial(ours, checkpointing=True)}
-COMPILED: dict[str, Way] = {"ours, auto, compiled": partial(ours, compiled=True)}
 
 
 def main() -> None:
@@ -153,11 +154,8 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="also what it costs")
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    ways = dict(WAYS)
-    if options.checkpointing:
-        ways |= CHECKPOINTING
-    if options.compile:
-        ways |= COMPILED
+    asked = {CHECKPOINTING: options.checkpointing, COMPILED: options.compile}
+    ways = {name: way for name, way in WAYS.items() if asked.get(name, True)}
     compare("translation_step", ways, options)
 
 

@@ -1,6 +1,6 @@
 """Predictions of a trained network: probabilities, as the published evaluation makes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -25,6 +25,20 @@ def probabilities(
         scores = network.scores(images)
     height, width = size or (images.shape[-2], images.shape[-1])
     return upsample(scores.float().softmax(1), (height, width))
+
+
+def mean_over_views(
+    look: Callable[[Tensor], Tensor], views: Sequence[Tensor], flip: bool
+) -> Tensor:
+    """The mean of `look`, which makes maps of one size, over the `views` of an image (1 x 3 x h x w
+    each) and, with `flip`, over their mirror images."""
+    total: Tensor | None = None
+    for view in views:
+        for mirrored in (False, True) if flip else (False,):
+            maps = look(view.flip(-1)).flip(-1) if mirrored else look(view)
+            total = maps if total is None else total + maps
+    assert total is not None
+    return total / (len(views) * (2 if flip else 1))
 
 
 def predict_classes(

@@ -24,7 +24,7 @@ from runtime.errors import UserError
 from runtime.files import atomic
 from runtime.stages import MANIFEST, read_manifest
 from segmentation.networks.base import upsample
-from segmentation.predict import probabilities, windowed_probabilities
+from segmentation.predict import mean_over_views, probabilities, windowed_probabilities
 from segmentation.train import RESULT, load_segmenter
 
 _SMALLEST = 8  # pixels of a side that a network is given at least
@@ -86,15 +86,9 @@ class Predictor:
         """Class probabilities of a photo at its own size: C x H x W float32, summing to 1."""
         image = photo if isinstance(photo, Image.Image) else open_photo(Path(photo))
         image = image.convert("RGB")
+        size = (image.height, image.width)
         views = [self._view(image, scale) for scale in self.scales]
-        total: Tensor | None = None
-        for view in views:
-            for mirrored in (False, True) if self.flip else (False,):
-                maps = self._pass(view.flip(-1) if mirrored else view, (image.height, image.width))
-                maps = maps.flip(-1) if mirrored else maps
-                total = maps if total is None else total + maps
-        assert total is not None
-        return total[0] / (len(views) * (2 if self.flip else 1))
+        return mean_over_views(lambda view: self._pass(view, size), views, self.flip)[0]
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:
         """The photo as the network gets it, 1 x 3 x h x w in [0, 1]."""

@@ -21,7 +21,7 @@ from runtime.files import atomic
 from runtime.stages import Metrics
 from runtime.writing import Writer
 from segmentation.networks.base import Segmenter
-from segmentation.predict import probabilities
+from segmentation.predict import mean_over_views, probabilities
 
 _HALF_BITS = 16  # a float32 pattern is counted in two halves of 16 bits
 _HALVES = 1 << _HALF_BITS
@@ -233,14 +233,11 @@ def _mean_prediction(
     flip: bool,
 ) -> Tensor:
     """The mean of the class probabilities, 1 x C x H x W, over the views of one image."""
-    maps = []
-    for batch in batches:
-        image = to_unit(fabric.to_device(batch["image"]))
-        shape = (size[1], size[0]) if size else (image.shape[2], image.shape[3])
-        maps.append(probabilities(fabric, network, image, shape))
-        if flip:
-            maps.append(probabilities(fabric, network, image.flip(-1), shape).flip(-1))
-    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
+    views = [to_unit(fabric.to_device(batch["image"])) for batch in batches]
+    height, width = (size[1], size[0]) if size else views[0].shape[2:]
+    return mean_over_views(
+        lambda view: probabilities(fabric, network, view, (height, width)), views, flip
+    )
 
 
 def _prediction_file(folder: Path, index: int) -> Path:

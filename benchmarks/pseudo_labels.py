@@ -42,7 +42,8 @@ class Linear(Segmenter):
         nn.init.normal_(self.blocks.weight, std=0.8)
 
     def scores(self, images: Tensor) -> Tensor:
-        return self.blocks(images)
+        # In one layout for both ways: it decides in which order a convolution sums.
+        return self.blocks(images.contiguous())
 
     def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
         return [ParameterGroup(list(self.parameters()))]

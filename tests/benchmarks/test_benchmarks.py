@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import (
     common,
+    depthwise,
     evaluation,
     export,
     pseudo_labels,
@@ -60,6 +61,11 @@ def test_evaluation_counts_as_the_published_one():
     found = once(evaluation, "ours", options(images=2, size=[160, 96]))
     assert found["ours"].numbers == found[PUBLISHED].numbers
     assert 0 < found["ours"].numbers["hits"] < found["ours"].numbers["pixels"]
+
+
+def test_depthwise_networks_have_the_loss_of_dilated_operators():
+    given = options(backbone="tf_efficientnet_lite0", stride=8, batch=1, size=[96, 64])
+    require_same(once(depthwise, "ours", given), "ours")
 
 
 def test_export_writes_the_published_images():

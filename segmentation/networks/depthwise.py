@@ -13,7 +13,7 @@ class DepthwiseOnCpu:
 
     Without dilation: dilated ones have no fast kernel on the CPU. The pixels of every d-th row and
     column are an image of their own to a convolution of dilation d, and for these d x d images it
-    has dilation 1: the same products, in the same order. Networks that are exported keep the
+    has dilation 1: the same products. Networks that are exported keep the
     dilated operator, which their readers know.
     """
 
@@ -22,6 +22,7 @@ class DepthwiseOnCpu:
         step = convolution.dilation[0]
         self.splits = (
             type(convolution) is nn.Conv2d  # timm's kinds pad by the image's size
+            and convolution.groups == convolution.in_channels  # not ResNeXt's, which are grouped
             and step > 1
             and convolution.dilation == (step, step)
             and convolution.stride == (1, 1)
@@ -44,14 +45,15 @@ def split_convolution(maps: Tensor, convolution: nn.Conv2d) -> Tensor:
     Its dilation is the same in both directions, its zero padding a multiple of it.
     """
     step = convolution.dilation[0]
-    count, channels, height, width = maps.shape
+    count, _, height, width = maps.shape
     below, right = -height % step, -width % step
     # Channels stay together in memory throughout: each copy moves whole pixels.
     pixels = F.pad(maps, (0, right, 0, below)).permute(0, 2, 3, 1)
     pixels = pixels.unflatten(1, (-1, step)).unflatten(3, (-1, step)).permute(0, 2, 4, 1, 3, 5)
     parts = pixels.flatten(0, 2).permute(0, 3, 1, 2)
     padding = [int(side) // step for side in convolution.padding]
-    parts = F.conv2d(parts, convolution.weight, convolution.bias, padding=padding, groups=channels)
+    weight, bias = convolution.weight, convolution.bias
+    parts = F.conv2d(parts, weight, bias, padding=padding, groups=convolution.groups)
     pixels = parts.permute(0, 2, 3, 1).unflatten(0, (count, step, step))
     pixels = pixels.permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
     joined = pixels.permute(0, 3, 1, 2)

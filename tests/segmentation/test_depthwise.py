@@ -72,6 +72,16 @@ def test_what_does_not_split_stays_as_it_is(options, splits):
     torch.testing.assert_close(replaced(maps), expected(maps))
 
 
+def test_grouped_convolutions_that_are_not_depthwise_stay_dilated():
+    """A ResNeXt at stride 8 has dilated convolutions of several channels a group."""
+    convolution = nn.Conv2d(8, 8, 3, groups=2, dilation=2, padding=2)
+    expected = convolution.forward
+    replaced = DepthwiseOnCpu(convolution)
+    assert not replaced.splits
+    maps = torch.randn(1, 8, 9, 10)
+    torch.testing.assert_close(replaced(maps), expected(maps))
+
+
 def test_convolutions_that_pad_by_the_images_size_are_not_split():
     stem = timm.layers.create_conv2d(4, 4, 3, stride=2, padding="same", depthwise=True)
     assert not DepthwiseOnCpu(stem).splits

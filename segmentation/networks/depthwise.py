@@ -13,8 +13,8 @@ class DepthwiseOnCpu:
 
     Without dilation: dilated ones have no fast kernel on the CPU. The pixels of every d-th row and
     column are an image of their own to a convolution of dilation d, and for these d x d images it
-    has dilation 1: the same products. Networks that are exported keep the
-    dilated operator, which their readers know.
+    has dilation 1: the same products. Networks that are exported keep the dilated operator,
+    which their readers know.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:

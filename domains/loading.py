@@ -311,6 +311,9 @@ def _load(data: Dataset, batches: Iterable[list[int]], workers: int) -> Iterator
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=shield_loader_worker,
+        # Without one it draws from torch's random state when it starts, and so once more in a
+        # training that goes on: dropout and grain would not go on as they would have.
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, UserError):

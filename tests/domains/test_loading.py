@@ -220,6 +220,15 @@ def test_batches_do_not_depend_on_workers_or_on_where_they_start(samples):
         assert all(torch.equal(found[key], expected[key]) for key in found)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torchs_random_state_is_left_alone(samples, workers):
+    """What draws from it in a training, as dropout does, must go on as it would have."""
+    data = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "test")
+    before = torch.get_rng_state()
+    assert len(list(training_batches(data, 2, 6, 2, workers))) == 4
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_processes_share_a_batch(samples):
     data = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "test")
     whole = list(training_batches(data, 1, 4, 4, workers=0))

@@ -58,6 +58,7 @@ class GeneratorConfig:
     width: int = 64  # channels of the first convolution
     blocks: int = 9  # residual blocks
     skip: bool = False  # adds the normalised image to what it draws, which keeps its detail
+    grain: float = 0.0  # random texture that source images get: standard deviation, of 0 to 1
 
 
 @dataclass
@@ -229,6 +230,7 @@ _AT_LEAST = {
     "translation.load_width": 8,
     "translation.generator.width": 1,
     "translation.generator.blocks": 0,
+    "translation.generator.grain": 0,
     "translation.discriminator_width": 1,
     "translation.weights.adversarial": 0,
     "translation.weights.cycle": 0,

@@ -123,3 +123,39 @@ def test_translation_goes_on_from_the_images_that_are_there(tiny_run, command, t
     assert kept.stat().st_mtime_ns == before
     for file in (tiny_run.folder / stage / "images").iterdir():
         assert (run.folder / stage / "images" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_grain_is_the_same_after_a_stop(tiny_run, command, tmp_path, monkeypatch):
+    """Stopped in a translator's training, and then between two images: as in one go."""
+    from translation.train import TranslationStep
+
+    whole, stopped = (tiny_run.copy(tmp_path / name) for name in ("whole", "stopped"))
+    grain = "translation.generator.grain=0.2"
+    for name in ("translate", "export"):
+        assert command(name, "--k", 1, grain, f"out={whole.folder}") == 0
+
+    taken, step = [], TranslationStep.__call__
+
+    def stop_at_sixth(*arguments):
+        if len(taken) == 5:
+            raise Stopped(signal.SIGINT)
+        taken.append(1)
+        return step(*arguments)
+
+    arguments = ["--k", 1, grain, f"out={stopped.folder}"]
+    monkeypatch.setattr(TranslationStep, "__call__", stop_at_sixth)
+    assert command("translate", *arguments) == 130
+    monkeypatch.setattr(TranslationStep, "__call__", step)
+    for name in ("translate", "export"):
+        assert command(name, *arguments) == 0
+    images = stopped.folder / "k1/translated"
+    (images / "manifest.json").unlink()
+    (images / "images/00002.png").unlink()
+    assert command("export", *arguments) == 0
+
+    for name, expected in whole.weights().items():
+        assert torch.equal(stopped.weights()[name], expected), name
+    for file in (whole.folder / "k1/translated/images").iterdir():
+        assert (images / "images" / file.name).read_bytes() == file.read_bytes()
+        plain = tiny_run.folder / "k1/translated/images" / file.name
+        assert plain.read_bytes() != file.read_bytes()

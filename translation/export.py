@@ -1,6 +1,6 @@
 """Translation of whole images with a trained translator."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import Tensor
 from domains.images import to_bytes, to_unit
 from domains.loading import WholeImages, share, whole_images
 from runtime.console import Console
+from runtime.device import seed_torch
 from runtime.errors import UserError
 from runtime.files import load_tensors, save_png
 from runtime.stages import Metrics
 from runtime.weights import require_finite
 from runtime.writing import Writer
-from translation.networks import Generator, memory_format
+from translation.networks import memory_format
 from translation.train import RESULT, Translator
 
 
@@ -78,8 +79,10 @@ def export_translations(
         for batch in whole_images(images, left, workers):
             index = int(batch["index"])
             name = images.samples[index].name
+            # Its grain is the same whatever was translated before, and by which process.
+            seed_torch(index, "grain")
             translated = generate(
-                fabric, translator.a_to_b, to_unit(fabric.to_device(batch["image"]))
+                fabric, translator.to_target, to_unit(fabric.to_device(batch["image"]))
             )
             files = {image_path(folder, name): to_bytes(translated[0])}
             if index in frames:
@@ -98,7 +101,7 @@ def _save(files: dict[Path, np.ndarray]) -> None:
 
 
 @torch.inference_mode()
-def generate(fabric: Fabric, generator: Generator, images: Tensor) -> Tensor:
+def generate(fabric: Fabric, generator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Images, N x 3 x H x W in [0, 1], through a generator; float32 in [0, 1]."""
     with fabric.autocast():
         return generator(images).float()

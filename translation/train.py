@@ -21,6 +21,7 @@ from runtime.stages import Metrics, Stopwatch
 from runtime.step_end import StepEnd
 from runtime.tracking import Tracker
 from translation import losses
+from translation.grain import add_grain
 from translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
 from translation.pool import FakePool
 
@@ -42,20 +43,30 @@ class Cycle:
 
 
 class Translator(nn.Module):
-    """Both generators; a call makes all six images of a step."""
+    """Both generators; a call makes all six images of a step.
 
-    def __init__(self, width: int, blocks: int, skip: bool = False) -> None:
+    `grain` is the strength of the texture (`add_grain`) that source images get before G_AB: a
+    convolution makes one colour of an area of one colour, never brick or foliage.
+    """
+
+    def __init__(self, width: int, blocks: int, skip: bool = False, grain: float = 0.0) -> None:
         super().__init__()
+        self.grain = grain
         self.a_to_b = Generator(width, blocks, skip)
         self.b_to_a = Generator(width, blocks, skip)
 
     def forward(self, a: Tensor, b: Tensor) -> Cycle:
         # One call for the passes that share a generator; instance norm keeps images independent.
-        fake_b, identity_b = self.a_to_b(torch.cat([a, b])).split(len(a))
+        # No grain where the result is held to the input: it would be learned to be taken away.
+        fake_b, identity_b = self.a_to_b(torch.cat([add_grain(a, self.grain), b])).split(len(a))
         fake_a, identity_a = self.b_to_a(torch.cat([b, a])).split(len(a))
         return Cycle(
             fake_b, fake_a, self.b_to_a(fake_b), self.a_to_b(fake_a), identity_b, identity_a
         )
+
+    def to_target(self, source: Tensor) -> Tensor:
+        """Source images, N x 3 x H x W in [0, 1], translated: G_AB alone."""
+        return self.a_to_b(add_grain(source, self.grain))
 
 
 class Discriminators(nn.Module):
@@ -288,6 +299,8 @@ def train_translator(
         own={"pool_a": pools[0], "pool_b": pools[1]},
         keep=keep_checkpoints,
     )
+    # Grain draws from torch's random state, which the checkpoint restores.
+    seed_torch(seed, f"grain {fabric.global_rank}")
     first = state.restore()
     schedule = Schedule.of(config, len(source.samples))
 

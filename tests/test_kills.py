@@ -1,6 +1,7 @@
 """A run that is killed, stopped or starved goes on, and ends as if nothing had happened."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -44,16 +45,15 @@ class Killed(BaseException):
 def test_killed_at_a_write_it_ends_the_same(whole, tmp_path, monkeypatch, write, renamed):
     """Before and after the instant at which a file appears, of every kind of file."""
     out = tmp_path / "run"
-    count = 0
+    writes = itertools.count(1)  # files are written in threads: each number is drawn once
     replace = os.replace
 
     def replace_or_die(source, target):
-        nonlocal count
-        count += 1
-        if count == write and not renamed:
+        number = next(writes)
+        if number == write and not renamed:
             raise Killed
         replace(source, target)
-        if count == write:
+        if number == write:
             raise Killed
 
     with monkeypatch.context() as patched:
@@ -165,15 +165,13 @@ def test_two_processes_stop_together_and_go_on_to_the_same_end(whole, tmp_path):
 
 @pytest.mark.parametrize("write", [2, 9, 25, 47, 66])
 def test_a_full_disk_at_a_write_loses_nothing(whole, tmp_path, monkeypatch, capsys, write):
-    count = 0
+    writes = itertools.count(1)
     fsync = os.fsync
 
-    def fsync_or_fill(number):
-        nonlocal count
-        count += 1
-        if count == write:
+    def fsync_or_fill(descriptor):
+        if next(writes) == write:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(number)
+        fsync(descriptor)
 
     with monkeypatch.context() as patched:
         patched.setattr("runtime.files.os.fsync", fsync_or_fill)

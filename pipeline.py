@@ -347,6 +347,8 @@ class Loop:
             del used[key]
         if not sees_target:
             del used["adversarial"]
+        if labels is None:
+            del used["class_mixing"]
         settings = {
             **self.common_settings(),
             "segmentation": used,

@@ -1,9 +1,11 @@
-"""Colour augmentation of a batch, on the device it is on."""
+"""Augmentation of a batch, on the device it is on: colours, and classes of the other domain."""
 
+import numpy as np
 import torch
 from kornia.enhance import adjust_contrast, adjust_hue, adjust_saturation
 from torch import Tensor
 
+from domains.label_space import IGNORE
 from runtime.config import AugmentationConfig
 from runtime.device import random_for
 
@@ -17,20 +19,32 @@ def jitter_colors(
     rank: int = 0,
     world_size: int = 1,
 ) -> Tensor:
-    """Change brightness, contrast, saturation and hue of each image at random.
+    """Change brightness, contrast, saturation and hue of each image at random, and solarize some.
 
     `images` are N x 3 x H x W in [0, 1], and so is the result. Factors are drawn uniformly from
-    1 - c to 1 + c, the hue shift from -c to c turns; they depend on seed, purpose and step alone.
-    With several processes they are drawn for the whole batch, of which `images` are every
+    1 - c to 1 + c, the hue shift from -c to c turns. To solarize is to take 1 - v for all values v
+    above a threshold, drawn for each channel: what is light in all images of a class is dark in
+    some, and cannot be what the class is known by. All depends on seed, purpose and step alone.
+    With several processes the draws are for the whole batch, of which `images` are every
     `world_size`-th from the `rank`-th on.
     """
-    if not (config.brightness or config.contrast or config.saturation or config.hue):
+    changes = (config.brightness, config.contrast, config.saturation, config.hue, config.solarize)
+    if not any(changes):
         return images
     random = random_for(seed, f"{purpose} colors", step)
 
-    def draw(center: float, reach: float) -> Tensor:
-        values = random.uniform(center - reach, center + reach, len(images) * world_size)
+    def mine(values: np.ndarray) -> Tensor:
         return torch.tensor(values[rank::world_size], dtype=images.dtype, device=images.device)
+
+    def draw(center: float, reach: float) -> Tensor:
+        return mine(random.uniform(center - reach, center + reach, len(images) * world_size))
+
+    if config.solarize:
+        drawn = random_for(seed, f"{purpose} solarize", step)
+        chosen = mine(drawn.random(len(images) * world_size)) < config.solarize
+        threshold = mine(drawn.random((len(images) * world_size, 3)))
+        light = images > threshold[..., None, None]
+        images = torch.where(chosen.view(-1, 1, 1, 1) & light, 1 - images, images)
 
     # All are drawn whatever is used, so that one setting does not change another's draws.
     brightness = draw(1, config.brightness).clamp_min(0)
@@ -46,3 +60,37 @@ def jitter_colors(
     if config.hue:
         images = adjust_hue(images, turn * (2 * torch.pi))
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def mix_classes(
+    source: tuple[Tensor, Tensor],
+    target: tuple[Tensor, Tensor],
+    seed: int,
+    step: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Target images onto which half of the classes of the source image beside each are pasted.
+
+    Both domains give images, N x 3 x H x W, and train ids, N x H x W, all of one size; so is the
+    result. Of an odd number of classes the smaller half is taken, a single one always; pixels of
+    the source without a label never are. The draws depend on seed and step alone; several processes
+    mix their shares of the batch, as in `jitter_colors`. (Tranheden et al., "DACS", 2021, after
+    Olsson et al., "ClassMix".)
+    """
+    (source_images, source_labels), (target_images, target_labels) = source, target
+    count, device = len(source_labels), source_labels.device
+    draws = random_for(seed, "class mixing", step).random((count * world_size, IGNORE + 1))
+    order = torch.from_numpy(draws[rank::world_size]).to(device)
+
+    ids = source_labels.flatten(1).long()
+    present = torch.zeros(count, IGNORE + 1, dtype=torch.bool, device=device)
+    present.scatter_(1, ids, torch.ones_like(ids, dtype=torch.bool))
+    present[:, IGNORE] = False
+    place = order.masked_fill(~present, 2.0).argsort(1).argsort(1)
+    chosen = present & (place < (present.sum(1, keepdim=True) // 2).clamp_min(1))
+    pasted = chosen.gather(1, ids).view_as(source_labels)
+    return (
+        torch.where(pasted[:, None], source_images, target_images),
+        torch.where(pasted, source_labels, target_labels),
+    )

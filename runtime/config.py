@@ -144,6 +144,7 @@ class AugmentationConfig:
     contrast: float = 0.0  # likewise
     saturation: float = 0.0  # likewise
     hue: float = 0.0  # largest shift, in turns of the colour circle (at most 0.5)
+    solarize: float = 0.0  # share of the images whose light values are inverted
 
 
 @dataclass
@@ -167,6 +168,9 @@ class SegmentationConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     pseudo_labels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    # Half of each source image's classes are pasted onto the target image beside it, in trainings
+    # with pseudo labels; needs augmentation.crop
+    class_mixing: bool = False
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
@@ -262,6 +266,7 @@ _AT_MOST = {
     "segmentation.pseudo_labels.portion": 1,
     "segmentation.pseudo_labels.cap": 1,
     "segmentation.augmentation.hue": 0.5,
+    "segmentation.augmentation.solarize": 1,
 }
 _PAIRS = (
     "data.source.size",
@@ -526,6 +531,11 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
                 "segmentation.augmentation.crop",
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
+    if config.segmentation.class_mixing and not crop:
+        fail(
+            "segmentation.class_mixing",
+            "needs source and target images of one size; set segmentation.augmentation.crop",
+        )
     crop, width = config.translation.crop, config.translation.load_width
     if crop and width is not None and crop[0] > width:
         fail("translation.crop", f"is {crop}, wider than translation.load_width {width}")

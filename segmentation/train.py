@@ -9,7 +9,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from domains.augment import jitter_colors
+from domains.augment import jitter_colors, mix_classes
 from domains.images import to_unit
 from domains.label_space import LabelSpace
 from domains.loading import TrainingSamples, training_batches
@@ -303,18 +303,11 @@ def train_segmenter(
     seed_torch(seed, f"dropout {fabric.global_rank}")
     first = state.restore()
 
+    process = (fabric.global_rank, fabric.world_size)
+
     def batches(samples: TrainingSamples) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        loaded = training_batches(
-            samples,
-            first,
-            steps,
-            config.batch_size,
-            workers,
-            fabric.global_rank,
-            fabric.world_size,
-        )
+        loaded = training_batches(samples, first, steps, config.batch_size, workers, *process)
         purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
-        process = (fabric.global_rank, fabric.world_size)
         for step, batch in enumerate(loaded, start=first):
             batch = fabric.to_device(batch)
             images = to_unit(batch["image"])
@@ -340,8 +333,12 @@ def train_segmenter(
         for step, images, labels in from_source:
             factor = rate_factor(config.schedule, step)
             assert labels is not None
-            learned_from = next(from_target)[1:] if from_target is not None else None
-            terms = learn((images, labels), learned_from, factor)
+            of_target = next(from_target)[1:] if from_target is not None else None
+            if of_target is not None and of_target[1] is not None and config.class_mixing:
+                of_target = mix_classes(
+                    (images, labels), (of_target[0], of_target[1]), seed, step, *process
+                )
+            terms = learn((images, labels), of_target, factor)
             end_step(step + 1, terms, lr=config.optimizer.lr * factor)
 
     if fabric.is_global_zero:

@@ -54,6 +54,7 @@ COMMON = {
     "segmentation.adversarial.width": 64,
     "segmentation.pseudo_labels.portion": 0.5,
     "segmentation.pseudo_labels.cap": 0.9,
+    "segmentation.class_mixing": False,
     "segmentation.pseudo_labels.flip": False,
     "segmentation.pseudo_labels.scales": [1.0],
     "segmentation.augmentation.flip": False,

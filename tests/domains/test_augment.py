@@ -1,9 +1,9 @@
-"""Colour augmentation: ranges, draws that a restart repeats, and the identity."""
+"""Augmentation of batches: ranges, draws that a restart repeats, and the identity."""
 
 import pytest
 import torch
 
-from domains.augment import jitter_colors
+from domains.augment import jitter_colors, mix_classes
 from runtime.config import AugmentationConfig
 
 
@@ -25,7 +25,7 @@ def test_brightness_is_one_factor_an_image_within_its_range(images):
     assert ((each > 0.5) & (each < 1.5)).all() and each.unique().numel() == 4
 
 
-@pytest.mark.parametrize("what", ["brightness", "contrast", "saturation", "hue"])
+@pytest.mark.parametrize("what", ["brightness", "contrast", "saturation", "hue", "solarize"])
 def test_each_change_keeps_the_range_and_the_input(images, what):
     before = images.clone()
     config = AugmentationConfig(**{what: 0.5})
@@ -35,6 +35,24 @@ def test_each_change_keeps_the_range_and_the_input(images, what):
         assert changed.min() >= 0 and changed.max() <= 1
         assert (changed - images).abs().max() > 0.01
     assert torch.equal(images, before)
+
+
+def test_solarizing_inverts_what_is_above_a_threshold_of_each_channel(images):
+    changed = jitter_colors(images, AugmentationConfig(solarize=1.0), 0, "source", 0)
+    inverted = changed != images
+    torch.testing.assert_close(changed[inverted], 1 - images[inverted])
+    highest_kept = images.masked_fill(inverted, 0).amax((2, 3))
+    lowest_inverted = images.masked_fill(~inverted, 1).amin((2, 3))
+    assert (highest_kept < lowest_inverted).all()
+    assert 0 < inverted.float().mean() < 1 and highest_kept.unique().numel() > 6
+    half = sum(
+        (jitter_colors(images, AugmentationConfig(solarize=0.5), 0, "source", step) != images)
+        .flatten(1)
+        .any(1)
+        .sum()
+        for step in range(100)
+    )
+    assert 160 < half < 240  # of 400 images
 
 
 @pytest.mark.parametrize("what", ["saturation", "hue"])
@@ -59,3 +77,42 @@ def test_one_setting_does_not_change_anothers_draws(images):
     both = jitter_colors(dark, AugmentationConfig(brightness=0.5, hue=0.3), 0, "source", 0)
     # A turn of the hue keeps the largest channel.
     torch.testing.assert_close(both.amax(1), alone.amax(1), rtol=1e-3, atol=1e-3)
+
+
+def mixed(source_labels: torch.Tensor, step: int = 0, *process: int) -> torch.Tensor:
+    """Labels of black source images, those of the class 9 on white target images, mixed."""
+    size = source_labels.shape
+    black, white = (torch.full((size[0], 3, *size[1:]), value) for value in (0.0, 1.0))
+    images, labels = mix_classes(
+        (black, source_labels), (white, torch.full(size, 9)), 0, step, *process
+    )
+    # A pixel and its label come from the same image.
+    assert torch.equal(images, (labels == 9).float()[:, None].expand(-1, 3, -1, -1))
+    return labels
+
+
+def test_half_of_the_classes_of_the_image_beside_it_are_pasted():
+    labels = torch.tensor([[[0, 1, 2, 3, 255]], [[4, 4, 5, 6, 6]], [[8, 8, 8, 8, 8]]])
+    pasted = []
+    for step in range(30):
+        result = mixed(labels, step)
+        taken = result != 9
+        assert torch.equal(result[taken], labels[taken])
+        assert result[1, 0, 0] == result[1, 0, 1]  # all of a class, or nothing of it
+        pasted.append([set(row[row != 9].tolist()) for row in result])
+    first, second, third = zip(*pasted, strict=True)
+    assert {len(classes) for classes in first} == {2}  # of four
+    assert {len(classes) for classes in second} == {1}  # of three
+    assert set().union(*first) == {0, 1, 2, 3} and set().union(*second) == {4, 5, 6}
+    assert all(classes == {8} for classes in third)
+
+
+def test_an_unlabelled_source_image_is_not_pasted():
+    assert (mixed(torch.full((1, 2, 2), 255)) == 9).all()
+
+
+def test_processes_mix_their_shares_of_the_batch_as_one_does():
+    labels = torch.randint(0, 8, (4, 6, 6), generator=torch.Generator().manual_seed(0))
+    whole = mixed(labels, 5)
+    for rank in (0, 1):
+        assert torch.equal(mixed(labels[rank::2], 5, rank, 2), whole[rank::2])

@@ -136,6 +136,10 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("segmentation: {augmentation: {hue: 0.6}}", "segmentation.augmentation.hue"),
         ("segmentation: {adversarial: {betas: [0.9, 1]}}", "segmentation.adversarial.betas"),
         ("translation: {betas: [0.9]}", "translation.betas"),
+        (
+            "segmentation: {class_mixing: true}",
+            "segmentation.class_mixing: needs source and target images of one size; set segm",
+        ),
         ("translation: {crop: [16, 64]}", "translation.crop: is [16, 64]"),
         ("translation: {crop: [], load_width: 64}", "translation.crop: is [], must be [width"),
         (

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from domains.augment import mix_classes
 from domains.datasets import Sample
 from domains.label_space import load_label_space
 from domains.loading import TrainingSamples, View
@@ -196,12 +197,13 @@ def test_pseudo_labels_add_their_term(fabric, console, tmp_path, domains, saved_
     assert metrics["curves"][0].keys() == {"step", "lr", "source", "pseudo_labels"}
 
 
+@pytest.mark.parametrize("class_mixing", [False, True])
 def test_the_first_step_is_sgd_on_the_sum_of_the_terms(
-    fabric, console, tmp_path, domains, saved_state
+    fabric, console, tmp_path, domains, saved_state, class_mixing
 ):
     """Without the discriminator: the head moves by 10 times the rate along the gradient."""
     network, expected = Counting(normed=False), Counting(normed=False)
-    options = {"adversarial": AdversarialConfig(weight=0), "steps": 1}
+    options = {"adversarial": AdversarialConfig(weight=0), "steps": 1, "class_mixing": class_mixing}
     train(fabric, console, tmp_path, network, domains["source"], domains["target"], **options)
 
     def batch(samples: TrainingSamples) -> tuple[Tensor, Tensor]:
@@ -211,9 +213,11 @@ def test_the_first_step_is_sgd_on_the_sum_of_the_terms(
             torch.stack([item["label"] for item in items]),
         )
 
+    source, target = batch(domains["source"]), batch(domains["target"])
+    if class_mixing:
+        target = mix_classes(source, target, seed=0, step=0)
     loss = torch.zeros(())
-    for name in ("source", "target"):
-        images, labels = batch(domains[name])
+    for images, labels in (source, target):
         logits = expected(images).log_softmax(1).permute(0, 2, 3, 1)
         labelled = labels != 255
         loss = loss - logits[labelled].gather(1, labels[labelled][:, None]).mean()

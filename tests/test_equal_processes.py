@@ -58,10 +58,11 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def overrides() -> list[str]:
-    # Colours are changed, too; a row of the curves for each step; the pool of fakes never fills,
-    # as what is taken from a full one is drawn by each process.
-    colors, pool = "segmentation.augmentation.hue=0.1", "translation.pool_size=40"
-    return ["iterations=1", "log_every=1", colors, pool]
+    # Colours are changed and classes mixed, too; a row of the curves for each step; the pool of
+    # fakes never fills, as what is taken from a full one is drawn by each process.
+    colors = "segmentation.augmentation={hue: 0.1, solarize: 0.5, crop: [48, 32]}"
+    mixing, pool = "segmentation.class_mixing=true", "translation.pool_size=40"
+    return ["iterations=1", "log_every=1", colors, mixing, pool]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,6 @@ class DataConfig:
 class GeneratorConfig:
     width: int = 64  # channels of the first convolution
     blocks: int = 9  # residual blocks
-    upsampling: str = "transposed"  # by convolutions: transposed | resize, which draws no grid
     skip: bool = False  # adds the normalised image to what it draws, which keeps its detail
     grain: float = 0.0  # random texture that source images get: standard deviation, of 0 to 1
 
@@ -202,7 +201,6 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
     "translation.init": ("initial", "previous"),
-    "translation.generator.upsampling": ("transposed", "resize"),
     "segmentation.optimizer.name": ("sgd", "adam", "adamw"),
     "segmentation.optimizer.rates": ("printed", "effective"),
     "segmentation.schedule.name": ("poly", "step"),

@@ -37,7 +37,6 @@ COMMON = {
     "translation.betas": [0.5, 0.999],
     "translation.generator.width": 64,
     "translation.generator.blocks": 9,
-    "translation.generator.upsampling": "transposed",
     "translation.generator.skip": False,
     "translation.generator.grain": 0.0,
     "translation.discriminator_width": 64,
@@ -60,6 +59,7 @@ COMMON = {
     "segmentation.augmentation.flip": False,
     "segmentation.augmentation.scale": [1.0, 1.0],
     "segmentation.augmentation.crop": None,
+    "segmentation.augmentation.solarize": 0.0,
     "segmentation.augmentation.brightness": 0.0,
     "segmentation.evaluation.size": [2048, 1024],
 }

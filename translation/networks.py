@@ -29,20 +29,17 @@ class Generator(nn.Module):
 
     7x7 convolution, two of stride 2, `blocks` residual blocks at 4 x `width` channels, two
     transposed convolutions, 7x7 convolution, tanh. Instance norm uses the image's own statistics
-    in training and in evaluation. Published: width 64, 9 blocks. With `upsampling` "resize",
-    nearest-neighbour enlargement and a 3x3 convolution take the place of each transposed one, whose
-    outputs see one, two or four inputs by turns, and show that as a grid (Odena et al.,
-    "Deconvolution and Checkerboard Artifacts", 2016). With `skip` the instance-normalised image,
-    with a learned scale and shift for each colour, is added before the tanh: a small network that
-    trains for little time need not learn to draw what stays. With `checkpointing` set, the maps
-    inside the residual blocks are not kept for the backward pass but computed again.
+    in training and in evaluation. Published: width 64, 9 blocks. With `skip` the
+    instance-normalised image, with a learned scale and shift for each colour, is added before the
+    tanh: a small network that trains for little time need not learn to draw what stays. With
+    `checkpointing` set, the maps inside the residual blocks are not kept for the backward pass but
+    computed again.
     """
 
     def __init__(
         self,
         width: int = PUBLISHED_WIDTH,
         blocks: int = PUBLISHED_BLOCKS,
-        upsampling: str = "transposed",
         skip: bool = False,
     ) -> None:
         super().__init__()
@@ -53,7 +50,11 @@ class Generator(nn.Module):
             layers += _norm_relu(2 * channels)
         layers += [ResidualBlock(4 * width) for _ in range(blocks)]
         for channels in (4 * width, 2 * width):
-            layers.append(_UPSAMPLING[upsampling](channels))
+            layers.append(
+                nn.ConvTranspose2d(
+                    channels, channels // 2, 3, stride=2, padding=1, output_padding=1
+                )
+            )
             layers += _norm_relu(channels // 2)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7)]
         self.model = nn.Sequential(*layers)
@@ -145,19 +146,6 @@ def initialize(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, 0.02)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
-
-
-def _transposed(channels: int) -> nn.Module:
-    return nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
-
-
-def _resize(channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(channels, channels // 2, 3)
-    )
-
-
-_UPSAMPLING = {"transposed": _transposed, "resize": _resize}
 
 
 def _norm_relu(channels: int) -> list[nn.Module]:

@@ -49,17 +49,11 @@ class Translator(nn.Module):
     convolution makes one colour of an area of one colour, never brick or foliage.
     """
 
-    def __init__(
-        self,
-        width: int,
-        blocks: int,
-        upsampling: str = "transposed",
-        skip: bool = False,
-        grain: float = 0.0,
-    ) -> None:
+    def __init__(self, width: int, blocks: int, skip: bool = False, grain: float = 0.0) -> None:
         super().__init__()
         self.grain = grain
-        self.a_to_b, self.b_to_a = (Generator(width, blocks, upsampling, skip) for _ in "ab")
+        self.a_to_b = Generator(width, blocks, skip)
+        self.b_to_a = Generator(width, blocks, skip)
 
     def forward(self, a: Tensor, b: Tensor) -> Cycle:
         # One call for the passes that share a generator; instance norm keeps images independent.

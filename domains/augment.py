@@ -80,14 +80,15 @@ def mix_classes(
     """
     (source_images, source_labels), (target_images, target_labels) = source, target
     count, device = len(source_labels), source_labels.device
+    # A column for each value that a label may have: nothing here waits for the device, not even to
+    # learn how many classes an image has.
     draws = random_for(seed, "class mixing", step).random((count * world_size, IGNORE + 1))
-    order = torch.from_numpy(draws[rank::world_size]).to(device)
-
+    order = torch.tensor(draws[rank::world_size], dtype=torch.float32, device=device)
     ids = source_labels.flatten(1).long()
     present = torch.zeros(count, IGNORE + 1, dtype=torch.bool, device=device)
     present.scatter_(1, ids, torch.ones_like(ids, dtype=torch.bool))
     present[:, IGNORE] = False
-    place = order.masked_fill(~present, 2.0).argsort(1).argsort(1)
+    place = order.masked_fill(~present, 2.0).argsort(1).argsort(1)  # those there come first
     chosen = present & (place < (present.sum(1, keepdim=True) // 2).clamp_min(1))
     pasted = chosen.gather(1, ids).view_as(source_labels)
     return (

@@ -33,16 +33,16 @@ def jitter_colors(
         return images
     random = random_for(seed, f"{purpose} colors", step)
 
-    def mine(values: np.ndarray) -> Tensor:
-        return torch.tensor(values[rank::world_size], dtype=images.dtype, device=images.device)
+    count = len(images) * world_size
 
     def draw(center: float, reach: float) -> Tensor:
-        return mine(random.uniform(center - reach, center + reach, len(images) * world_size))
+        values = random.uniform(center - reach, center + reach, count)
+        return _own(values, images, rank, world_size)
 
     if config.solarize:
         drawn = random_for(seed, f"{purpose} solarize", step)
-        chosen = mine(drawn.random(len(images) * world_size)) < config.solarize
-        threshold = mine(drawn.random((len(images) * world_size, 3)))
+        chosen = _own(drawn.random(count), images, rank, world_size) < config.solarize
+        threshold = _own(drawn.random((count, 3)), images, rank, world_size)
         light = images > threshold[..., None, None]
         images = torch.where(chosen.view(-1, 1, 1, 1) & light, 1 - images, images)
 
@@ -83,7 +83,7 @@ def mix_classes(
     # A column for each value that a label may have: nothing here waits for the device, not even to
     # learn how many classes an image has.
     draws = random_for(seed, "class mixing", step).random((count * world_size, IGNORE + 1))
-    order = torch.tensor(draws[rank::world_size], dtype=torch.float32, device=device)
+    order = _own(draws, source_images, rank, world_size)
     ids = source_labels.flatten(1).long()
     present = torch.zeros(count, IGNORE + 1, dtype=torch.bool, device=device)
     present.scatter_(1, ids, torch.ones_like(ids, dtype=torch.bool))
@@ -95,3 +95,8 @@ def mix_classes(
         torch.where(pasted[:, None], source_images, target_images),
         torch.where(pasted, source_labels, target_labels),
     )
+
+
+def _own(values: np.ndarray, images: Tensor, rank: int, world_size: int) -> Tensor:
+    """Of `values`, drawn for each image of the whole batch, those of this process's `images`."""
+    return torch.tensor(values[rank::world_size], dtype=images.dtype, device=images.device)

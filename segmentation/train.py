@@ -333,12 +333,14 @@ def train_segmenter(
         for step, images, labels in from_source:
             factor = rate_factor(config.schedule, step)
             assert labels is not None
-            of_target = next(from_target)[1:] if from_target is not None else None
-            if of_target is not None and of_target[1] is not None and config.class_mixing:
-                of_target = mix_classes(
-                    (images, labels), (of_target[0], of_target[1]), seed, step, *process
-                )
-            terms = learn((images, labels), of_target, factor)
+            learned_from = None
+            if from_target is not None:
+                _, target_images, pseudo_labels = next(from_target)
+                learned_from = target_images, pseudo_labels
+                if config.class_mixing and pseudo_labels is not None:
+                    labelled = target_images, pseudo_labels
+                    learned_from = mix_classes((images, labels), labelled, seed, step, *process)
+            terms = learn((images, labels), learned_from, factor)
             end_step(step + 1, terms, lr=config.optimizer.lr * factor)
 
     if fabric.is_global_zero:

@@ -179,6 +179,8 @@ class Config:
     seed: int = 0  # of every draw: weights, order, cuts
     iterations: int = 2  # K: rounds of translation and segmentation
     self_training_steps: int = 2  # N: pseudo-label trainings in each round
+    # From the second round on M(k,0), too, trains with pseudo labels: of the network before it
+    carry_pseudo_labels: bool = False
     init: str = "initial"  # each training starts from: initial | previous (the network before it)
     device: str = "auto"  # auto | cpu | cuda | mps
     devices: int = 1  # processes, one a device, on each machine

@@ -323,7 +323,8 @@ class Loop:
         def action(folder: Path) -> Metrics:
             source = self.problem.samples("source")
             if previous is not None:
-                source = self.translated_samples(source, translated)
+                originals = source if config.originals else []
+                source = [*originals, *self.translated_samples(source, translated)]
             target = self.unlabelled("target") if sees_target else None
             if target is not None and labels is not None:
                 made = self.folder / labels.name
@@ -348,6 +349,8 @@ class Loop:
         used = asdict(config)
         for key in ("steps", "pseudo_label_steps", "pseudo_labels", "evaluation", "checkpoints"):
             del used[key]
+        if previous is None:
+            del used["originals"]
         if not sees_target:
             del used["adversarial"]
         if labels is None:

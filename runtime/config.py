@@ -167,6 +167,8 @@ class SegmentationConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     pseudo_labels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    # Networks train on the source images as they are beside their translations, in equal shares
+    originals: bool = False
     # Half of each source image's classes are pasted onto the target image beside it, in trainings
     # with pseudo labels; needs augmentation.crop
     class_mixing: bool = False

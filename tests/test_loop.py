@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import pipeline
 from domains.label_space import load_label_space
 from pipeline import run_loop
 from runtime.config import load_config
@@ -443,6 +445,34 @@ def test_pseudo_labels_go_over_into_the_next_round_if_told_to(tiny_run, command,
     metrics = run.read("k2/segmentation-0/metrics.json")
     assert metrics["steps"] == 7  # those of trainings with pseudo labels
     assert all("pseudo_labels" in row for row in metrics["curves"])
+
+
+def test_originals_train_beside_their_translations_if_told_to(
+    tiny_run, command, tmp_path, capsys, monkeypatch
+):
+    seen: dict[str, list[tuple[str, Path, Path]]] = {}
+    train = pipeline.train_segmenter
+
+    def spy(fabric, console, tracker, folder, config, space, network, source, target, **options):
+        place = folder.relative_to(run.folder).as_posix()
+        seen[place] = [(s.name, s.image.parent, s.label.parent) for s in source.samples]
+        arguments = (fabric, console, tracker, folder, config, space, network, source, target)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "train_segmenter", spy)
+    run = tiny_run.copy(tmp_path / "run")
+    arguments = [f"out={run.folder}", "iterations=1", "segmentation.originals=true"]
+    assert command("run", *arguments) == 0
+    assert to_run(capsys.readouterr().out)[0] == "k1/segmentation-0"  # M(0) is what it was
+    assert set(seen) == {"k1/segmentation-0", "k1/segmentation-1"}
+    for samples in seen.values():
+        names = sorted(name for name, _, _ in samples)
+        assert names == sorted(2 * [f"{i:05d}" for i in range(6)])
+        assert Counter(folder for _, folder, _ in samples) == {
+            run.folder / "data/source/images": 6,
+            run.folder / "k1/translated/images": 6,
+        }
+        assert {labels for _, _, labels in samples} == {run.folder / "data/source/labels"}
 
 
 def test_initial_starts_from_the_initial_network(tiny_run):

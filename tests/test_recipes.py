@@ -55,6 +55,7 @@ COMMON = {
     "segmentation.pseudo_labels.portion": 0.5,
     "segmentation.pseudo_labels.cap": 0.9,
     "segmentation.class_mixing": False,
+    "segmentation.originals": False,
     "segmentation.pseudo_labels.flip": False,
     "segmentation.pseudo_labels.scales": [1.0],
     "segmentation.augmentation.flip": False,

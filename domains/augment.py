@@ -19,17 +19,14 @@ def jitter_colors(
     rank: int = 0,
     world_size: int = 1,
 ) -> Tensor:
-    """Change brightness, contrast, saturation and hue of each image at random, and solarize some.
+    """Change brightness, contrast, saturation and hue of each image at random.
 
     `images` are N x 3 x H x W in [0, 1], and so is the result. Factors are drawn uniformly from
-    1 - c to 1 + c, the hue shift from -c to c turns. To solarize is to take 1 - v for all values v
-    above a threshold, drawn for each channel: what is light in all images of a class is dark in
-    some, and cannot be what the class is known by. All depends on seed, purpose and step alone.
+    1 - c to 1 + c, the hue shift from -c to c turns. All depends on seed, purpose and step alone.
     With several processes the draws are for the whole batch, of which `images` are every
     `world_size`-th from the `rank`-th on.
     """
-    changes = (config.brightness, config.contrast, config.saturation, config.hue, config.solarize)
-    if not any(changes):
+    if not any((config.brightness, config.contrast, config.saturation, config.hue)):
         return images
     random = random_for(seed, f"{purpose} colors", step)
 
@@ -38,13 +35,6 @@ def jitter_colors(
     def draw(center: float, reach: float) -> Tensor:
         values = random.uniform(center - reach, center + reach, count)
         return _own(values, images, rank, world_size)
-
-    if config.solarize:
-        drawn = random_for(seed, f"{purpose} solarize", step)
-        chosen = _own(drawn.random(count), images, rank, world_size) < config.solarize
-        threshold = _own(drawn.random((count, 3)), images, rank, world_size)
-        light = images > threshold[..., None, None]
-        images = torch.where(chosen.view(-1, 1, 1, 1) & light, 1 - images, images)
 
     # All are drawn whatever is used, so that one setting does not change another's draws.
     brightness = draw(1, config.brightness).clamp_min(0)

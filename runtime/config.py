@@ -143,7 +143,6 @@ class AugmentationConfig:
     contrast: float = 0.0  # likewise
     saturation: float = 0.0  # likewise
     hue: float = 0.0  # largest shift, in turns of the colour circle (at most 0.5)
-    solarize: float = 0.0  # share of the images whose light values are inverted
 
 
 @dataclass
@@ -170,7 +169,7 @@ class SegmentationConfig:
     # Networks train on the source images as they are beside their translations, in equal shares
     originals: bool = False
     # Half of each source image's classes are pasted onto the target image beside it, in trainings
-    # with pseudo labels; needs augmentation.crop
+    # with pseudo labels; needs images of one size: augmentation.crop, or equal data sizes
     class_mixing: bool = False
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -268,7 +267,6 @@ _AT_MOST = {
     "segmentation.pseudo_labels.portion": 1,
     "segmentation.pseudo_labels.cap": 1,
     "segmentation.augmentation.hue": 0.5,
-    "segmentation.augmentation.solarize": 1,
 }
 _PAIRS = (
     "data.source.size",
@@ -533,7 +531,8 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
                 "segmentation.augmentation.crop",
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
-    if config.segmentation.class_mixing and not crop:
+    sizes = config.data.source.size, config.data.target.size
+    if config.segmentation.class_mixing and not crop and (not sizes[0] or sizes[0] != sizes[1]):
         fail(
             "segmentation.class_mixing",
             "needs source and target images of one size; set segmentation.augmentation.crop",

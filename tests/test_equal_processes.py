@@ -60,7 +60,7 @@ if __name__ == "__main__":
 def overrides() -> list[str]:
     # Colours are changed and classes mixed, too; a row of the curves for each step; the pool of
     # fakes never fills, as what is taken from a full one is drawn by each process.
-    colors = "segmentation.augmentation={hue: 0.1, solarize: 0.5, crop: [48, 32]}"
+    colors = "segmentation.augmentation={hue: 0.1, crop: [48, 32]}"
     mixing, pool = "segmentation.class_mixing=true", "translation.pool_size=40"
     return ["iterations=1", "log_every=1", colors, mixing, pool]
 

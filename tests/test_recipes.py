@@ -61,7 +61,6 @@ COMMON = {
     "segmentation.augmentation.flip": False,
     "segmentation.augmentation.scale": [1.0, 1.0],
     "segmentation.augmentation.crop": None,
-    "segmentation.augmentation.solarize": 0.0,
     "segmentation.augmentation.brightness": 0.0,
     "segmentation.evaluation.size": [2048, 1024],
 }

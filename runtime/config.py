@@ -532,10 +532,12 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
     sizes = config.data.source.size, config.data.target.size
-    if config.segmentation.class_mixing and not crop and (not sizes[0] or sizes[0] != sizes[1]):
+    mixes = config.segmentation.class_mixing and config.iterations > 0
+    if mixes and not crop and (not sizes[0] or sizes[0] != sizes[1]):
         fail(
             "segmentation.class_mixing",
-            "needs source and target images of one size; set segmentation.augmentation.crop",
+            f"needs source and target images of one size, has {sizes[0]} and {sizes[1]}; set "
+            "segmentation.augmentation.crop, or one size for both",
         )
     crop, width = config.translation.crop, config.translation.load_width
     if crop and width is not None and crop[0] > width:

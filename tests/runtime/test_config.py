@@ -138,12 +138,12 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("translation: {betas: [0.9]}", "translation.betas"),
         (
             "segmentation: {class_mixing: true}",
-            "segmentation.class_mixing: needs source and target images of one size; set segm",
+            "segmentation.class_mixing: needs source and target images of one size, has ",
         ),
         (
             "data: {source: {size: null}, target: {size: null}}\n"
             "segmentation: {class_mixing: true}",
-            "segmentation.class_mixing: needs source and target images of one size; set segm",
+            "segmentation.class_mixing: needs source and target images of one size, has ",
         ),
         ("translation: {crop: [16, 64]}", "translation.crop: is [16, 64]"),
         ("translation: {crop: [], load_width: 64}", "translation.crop: is [], must be [width"),

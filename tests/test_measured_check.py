@@ -1,5 +1,7 @@
 """`check --measure`: real steps of every kind of stage, and nothing left behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,10 +55,8 @@ def test_kinds():
     labels = stage("k1/pseudo-labels-12", "pseudo-label")
     assert kind_of(labels) == "pseudo-labels-i"
     for number in (0, 3):
-        student = Stage(
-            f"k2/segmentation-{number}", "segment", {}, (labels,), lambda folder: {}, 10, "steps"
-        )
-        assert kind_of(student) == "segmentation-i"
+        student = stage(f"k2/segmentation-{number}", "segment")
+        assert kind_of(replace(student, inputs=(labels,))) == "segmentation-i"
     assert kind_of(stage("k2/segmentation-0", "segment")) == "segmentation-0"
     assert kind_of(stage("k1/translator", "translate")) == "translator"
     assert kind_of(stage("source-only", "segment")) == "source-only"

@@ -1,6 +1,7 @@
 """What the user sees while it runs: messages, a line for the stage, the time left for the loop."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +40,26 @@ class _LogFile(logging.FileHandler):
         raise
 
 
+class _StandardOutput(logging.StreamHandler):
+    """Standard output, which whoever reads it may close (`| head`): the run goes on in log.txt."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exception(), BrokenPipeError):
+            _speak_to_nobody()
+        else:
+            super().handleError(record)
+
+
+def _speak_to_nobody() -> None:
+    """What goes to standard output from now on, Python's last flush too, is thrown away."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 class Console:
     """Messages of the main process; the others are silent.
 
@@ -64,7 +85,7 @@ class Console:
                 console=self._rich, show_time=False, show_level=False, show_path=False
             )
         else:
-            handler = logging.StreamHandler(sys.stdout)
+            handler = _StandardOutput()
         handler.setLevel(logging.WARNING if self.quiet else logging.DEBUG)
         handler.addFilter(lambda record: not getattr(record, "shown", False))
         log.addHandler(handler)
@@ -93,7 +114,10 @@ class Console:
     def say(self, text: str) -> None:
         """Print a result, quiet or not."""
         if self.speaking:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:
+                _speak_to_nobody()
             log.info("%s", text, extra={"shown": True})
 
     def show(self, table: Table, text: str) -> None:

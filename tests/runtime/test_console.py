@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -81,6 +83,26 @@ def test_each_run_of_a_process_has_a_log_file_of_its_own(tmp_path):
         ["run", "one"],
         ["run", "two"],
     ]
+
+
+def test_who_reads_the_output_may_close_it(tmp_path):
+    said = (
+        "from pathlib import Path; from runtime.console import Console, log; input()\n"
+        f"console = Console(); console.log_to(Path({str(tmp_path / 'log.txt')!r}))\n"
+        "log.info('first'); log.info('second'); console.say('the result')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", said],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    _, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line[20:] for line in lines] == ["first", "second", "the result"]
 
 
 def test_other_processes_are_silent(tmp_path, capsys):

@@ -132,10 +132,7 @@ class Loop:
                 translated = add(self.export(k, translator))
                 if measured:
                     add(self.measure(translated, translator, segmenter, source_only))
-            labels: Stage | None = None
-            if self.config.carry_pseudo_labels and k > 1:
-                labels = add(self.pseudo_label(k, 0, segmenter))
-            segmenter = add(self.segment(f"k{k}/segmentation-0", translated, labels, segmenter))
+            segmenter = add(self.segment(f"k{k}/segmentation-0", translated, None, segmenter))
             add(self.evaluate(segmenter))
             for i in range(1, self.config.self_training_steps + 1):
                 labels = add(self.pseudo_label(k, i, segmenter))
@@ -310,8 +307,8 @@ class Loop:
     def segment(
         self, name: str, translated: Stage | None, labels: Stage | None, previous: Stage | None
     ) -> Stage:
-        """M(k,i) on translated images, with pseudo `labels` where there are any; without a
-        `previous` network, M(0), which never sees the target."""
+        """M(k,i) on translated images, with pseudo `labels` from the first self-training step on;
+        without a `previous` network, M(0), which never sees the target."""
         config = self.config.segmentation
         if name in config.checkpoints:
             return self.given_network(name, Path(config.checkpoints[name]).expanduser())
@@ -392,8 +389,7 @@ class Loop:
         return Stage(name, "given", {key: _file_digest(file, key)}, (), action, 1, "network")
 
     def pseudo_label(self, k: int, i: int, segmenter: Stage) -> Stage:
-        """Y' = the confident predictions of M(k,i-1) on the target's training images; for i = 0 of
-        the last network of round k-1."""
+        """Y' = the confident predictions of M(k,i-1) on the target's training images."""
         config = self.config.segmentation.pseudo_labels
 
         def action(folder: Path) -> Metrics:

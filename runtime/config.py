@@ -180,8 +180,6 @@ class Config:
     seed: int = 0  # of every draw: weights, order, cuts
     iterations: int = 2  # K: rounds of translation and segmentation
     self_training_steps: int = 2  # N: pseudo-label trainings in each round
-    # From the second round on M(k,0), too, trains with pseudo labels: of the network before it
-    carry_pseudo_labels: bool = False
     init: str = "initial"  # each training starts from: initial | previous (the network before it)
     device: str = "auto"  # auto | cpu | cuda | mps
     devices: int = 1  # processes, one a device, on each machine
@@ -532,7 +530,7 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
                 f"is {crop}, larger than data.{role}.size {size} at the smallest scale",
             )
     sizes = config.data.source.size, config.data.target.size
-    mixes = config.segmentation.class_mixing and config.iterations > 0
+    mixes = config.segmentation.class_mixing and config.iterations * config.self_training_steps > 0
     if mixes and not crop and (not sizes[0] or sizes[0] != sizes[1]):
         fail(
             "segmentation.class_mixing",

@@ -69,8 +69,7 @@ def trial_of(config: Config, folder: Path) -> Config:
     processes = config.devices * config.nodes
     trial.out, trial.devices, trial.nodes = str(folder), 1, 1
     trial.iterations = min(1, config.iterations)
-    carries = config.carry_pseudo_labels and config.iterations > 1
-    trial.self_training_steps = 1 if carries else min(1, config.self_training_steps)
+    trial.self_training_steps = min(1, config.self_training_steps)
     trial.log_every = trial.checkpoint_every = SIZE
     trial.data.cache = None
     for domain in (trial.data.source, trial.data.target, trial.data.validation):
@@ -87,14 +86,12 @@ def trial_of(config: Config, folder: Path) -> Config:
 
 
 def kind_of(stage: Stage) -> str:
-    """Stages of one kind cost the same: their names without the round; pseudo labels, and the
-    trainings with them, as one."""
+    """Stages of one kind cost the same: their names without the round, the self-training steps as
+    one."""
     name = re.sub(r"^k\d+/", "", stage.name)
     if stage.kind == "evaluate":
         return "evaluation"
-    if stage.kind == "pseudo-label" or any(made.kind == "pseudo-label" for made in stage.inputs):
-        return re.sub(r"-\d+$", "-i", name)
-    return name
+    return re.sub(r"-[1-9]\d*$", "-i", name)
 
 
 def measure(

@@ -432,21 +432,6 @@ def test_a_translator_goes_on_from_the_round_before_only_if_told_to(tiny_run, co
             assert torch.equal(second[part][name], first[part][name]) == equal
 
 
-def test_pseudo_labels_go_over_into_the_next_round_if_told_to(tiny_run, command, tmp_path, capsys):
-    """M(2,0) learns from the labels of M(1,1), of which round 1 and F(2) know nothing."""
-    run = tiny_run.copy(tmp_path / "run")
-    assert command("run", f"out={run.folder}", "carry_pseudo_labels=true") == 0
-    new = ["k2/pseudo-labels-0", *STAGES[STAGES.index("k2/segmentation-0") :]]
-    assert to_run(capsys.readouterr().out) == new
-    labels = run.read("k2/pseudo-labels-0/manifest.json")
-    assert set(labels["inputs"]) == {"data/target", "k1/segmentation-1"}
-    student = run.read("k2/segmentation-0/manifest.json")
-    assert student["inputs"]["k2/pseudo-labels-0"] == labels["fingerprint"]
-    metrics = run.read("k2/segmentation-0/metrics.json")
-    assert metrics["steps"] == 7  # those of trainings with pseudo labels
-    assert all("pseudo_labels" in row for row in metrics["curves"])
-
-
 def test_originals_train_beside_their_translations_if_told_to(
     tiny_run, command, tmp_path, capsys, monkeypatch
 ):

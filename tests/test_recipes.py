@@ -37,7 +37,6 @@ COMMON = {
     "translation.betas": [0.5, 0.999],
     "translation.generator.width": 64,
     "translation.generator.blocks": 9,
-    "carry_pseudo_labels": False,
     "translation.generator.skip": False,
     "translation.generator.grain": 0.0,
     "translation.discriminator_width": 64,

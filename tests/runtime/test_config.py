@@ -198,6 +198,14 @@ def test_small_images_are_fine_where_no_discriminator_sees_them(write):
     load_config(write("b.yaml", text))
 
 
+@pytest.mark.parametrize("key", ["iterations", "self_training_steps"])
+def test_any_sizes_are_fine_where_no_classes_are_mixed(write, key):
+    file = write("a.yaml", "segmentation: {class_mixing: true}\ndata: {source: {size: null}}")
+    with pytest.raises(UserError, match="class_mixing"):
+        load_config(file)
+    load_config(file, [f"{key}=0"])
+
+
 def test_the_smallest_inputs_are_what_the_discriminators_take():
     from segmentation.networks.discriminator import OutputDiscriminator
     from translation.networks import PatchDiscriminator

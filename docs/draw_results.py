@@ -31,11 +31,12 @@ def networks(run: Path) -> dict[str, Path]:
 
 
 def curves(run: Path) -> str:
-    """The chart as SVG, a line for each network of the run."""
+    """The chart as SVG, a line for each network that the run trained, not those given to it."""
     lines = []
     for place, (name, stage) in enumerate(networks(run).items(), start=1):
-        rows = json.loads((stage / "metrics.json").read_text(encoding="utf-8"))["curves"]
-        lines.append(Line(name, [(row["step"], row["source"]) for row in rows], place))
+        rows = json.loads((stage / "metrics.json").read_text(encoding="utf-8")).get("curves", [])
+        if rows:
+            lines.append(Line(name, [(row["step"], row["source"]) for row in rows], place))
     title = "cross entropy on the source's labels by step"
     return standalone(line_chart(title, lines), [line.name for line in lines])
 

@@ -30,7 +30,7 @@ from runtime import __version__
 from runtime.comparison import as_text, write_comparison
 from runtime.comparison import notes as comparison_notes
 from runtime.config import load_config
-from runtime.console import Console, log
+from runtime.console import Console, log, print_text
 from runtime.errors import UserError
 from runtime.files import save_tensors, write_json, write_text
 from runtime.stages import versions
@@ -78,8 +78,8 @@ class ShowVersions(argparse.Action):
     """Prints the versions that results may depend on, and stops."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        for name, version in {"bdl": __version__, **versions()}.items():
-            print(f"{name:<12} {version}")
+        rows = {"bdl": __version__, **versions()}.items()
+        print_text("\n".join(f"{name:<12} {version}" for name, version in rows))
         parser.exit()
 
 
@@ -98,7 +98,7 @@ class PrintCompletion(argparse.Action):
                     pending += action.choices.values()
                 elif action.metavar in _PATHS:
                     action.complete = _PATHS[action.metavar](shtab)  # type: ignore[attr-defined]
-        print(shtab.complete(parser, shell))
+        print_text(shtab.complete(parser, shell))
         parser.exit()
 
 

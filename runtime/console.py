@@ -60,6 +60,14 @@ def _speak_to_nobody() -> None:
     os.close(nowhere)
 
 
+def print_text(text: str) -> None:
+    """Print to standard output, which whoever reads it may have closed: no error of ours."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _speak_to_nobody()
+
+
 class Console:
     """Messages of the main process; the others are silent.
 
@@ -114,10 +122,7 @@ class Console:
     def say(self, text: str) -> None:
         """Print a result, quiet or not."""
         if self.speaking:
-            try:
-                print(text, flush=True)
-            except BrokenPipeError:
-                _speak_to_nobody()
+            print_text(text)
             log.info("%s", text, extra={"shown": True})
 
     def show(self, table: Table, text: str) -> None:

@@ -85,14 +85,10 @@ def test_each_run_of_a_process_has_a_log_file_of_its_own(tmp_path):
     ]
 
 
-def test_who_reads_the_output_may_close_it(tmp_path):
-    said = (
-        "from pathlib import Path; from runtime.console import Console, log; input()\n"
-        f"console = Console(); console.log_to(Path({str(tmp_path / 'log.txt')!r}))\n"
-        "log.info('first'); log.info('second'); console.say('the result')\n"
-    )
+def run_with_output_closed(code):
+    """Exit status and standard error of `code`, whose output nobody reads from `input()` on."""
     process = subprocess.Popen(
-        [sys.executable, "-c", said],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,9 +96,24 @@ def test_who_reads_the_output_may_close_it(tmp_path):
     )
     process.stdout.close()
     _, errors = process.communicate("\n", timeout=60)
-    assert (process.returncode, errors) == (0, "")
+    return process.returncode, errors
+
+
+def test_who_reads_the_output_may_close_it(tmp_path):
+    said = (
+        "from pathlib import Path; from runtime.console import Console, log; input()\n"
+        f"console = Console(); console.log_to(Path({str(tmp_path / 'log.txt')!r}))\n"
+        "log.info('first'); log.info('second'); console.say('the result')\n"
+    )
+    assert run_with_output_closed(said) == (0, "")
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line[20:] for line in lines] == ["first", "second", "the result"]
+
+
+def test_what_only_prints_takes_a_closed_output_as_well():
+    """`bdl --version | head -1` is no error and writes no traceback."""
+    said = "from commandline import parse; input(); parse(['--version'])\n"
+    assert run_with_output_closed(said) == (0, "")
 
 
 def test_other_processes_are_silent(tmp_path, capsys):

@@ -6,6 +6,7 @@ and returns named numbers, by which one can tell that the ways do the same.
 """
 
 import argparse
+import gc
 import os
 import platform
 import shlex
@@ -36,12 +37,14 @@ MB = 2**20
 
 @dataclass
 class Measured:
-    """Seconds of every turn, those that the process computed in each (of all its threads), and
-    the numbers of the first time that the work was done."""
+    """Seconds of every turn, those that the process computed in each (of all its threads); the
+    numbers of the first time that the work was done, and its seconds, in which a GPU's libraries
+    search for their fastest algorithms and networks are compiled."""
 
     seconds: list[float]
     cpu_seconds: list[float]
     numbers: dict[str, float]
+    first: float = 0.0
 
     @property
     def median(self) -> float:
@@ -73,10 +76,11 @@ def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> 
     """Measure the `ways`, the first of which is the published one, and tell the results.
 
     Prints a table and writes it to the file `options.json`, if given. The keys of the result are
-    those of `describe`, "ways" (for each "seconds", the median; "turns", all of them; "ratio", the
-    published time divided by its own; "cpu_seconds" and "cpu_ratio", the same of computing time,
-    which other processes on the machine change less; "memory_prepared" and "memory_peak" in bytes;
-    "numbers"), and "ratio" and "cpu_ratio", those of the last way.
+    those of `describe`, "ways" (for each "seconds", the median; "turns", all of them;
+    "first_seconds", of the first time; "ratio", the published time divided by its own;
+    "cpu_seconds" and "cpu_ratio", the same of computing time, which other processes on the machine
+    change less; "memory_prepared" and "memory_peak" in bytes; "numbers"), and "ratio" and
+    "cpu_ratio", those of the last way.
     """
     measured = in_turns({way: ways[way](options) for way in ways}, options.turns, options.device)
     memory = {way: memory_of(ways[way], options) for way in ways}
@@ -86,6 +90,7 @@ def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> 
         way: {
             "seconds": found.median,
             "turns": found.seconds,
+            "first_seconds": found.first,
             "ratio": published.median / found.median,
             "cpu_seconds": found.cpu_median,
             "cpu_ratio": published.cpu_median / found.cpu_median,
@@ -132,10 +137,12 @@ def in_turns(
             synchronize(device)
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
             if turn == 0:
+                measured[way].first = seconds
                 measured[way].numbers = {
                     key: value.item() if isinstance(value, Tensor) else value
                     for key, value in numbers.items()
                 }
+                print(f"{way}: {seconds:.4g} s the first time", flush=True)
             if turn >= warm_up:
                 measured[way].seconds.append(seconds)
                 measured[way].cpu_seconds.append(cpu_seconds)
@@ -143,10 +150,14 @@ def in_turns(
 
 
 def memory_of(way: Way, options: argparse.Namespace, times: int = 2) -> Memory:
-    """What a way needs that is alone in a process: it prepares and does its work `times` times.
+    """What a way needs that is alone: it prepares and does its work `times` times.
 
-    Of a GPU the memory allocated, else the process's resident memory.
+    Of a GPU the memory allocated, in this process, whose libraries know their algorithms by now:
+    to search for them takes longer than all turns. Else the resident memory of a new process.
     """
+    if options.device == "cuda":
+        gc.collect()
+        return _memory(way, options, times, torch.get_num_threads())
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_memory, way, options, times, torch.get_num_threads()).result()
 

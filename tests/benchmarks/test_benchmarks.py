@@ -92,7 +92,7 @@ def test_results_have_the_documented_keys(tmp_path, monkeypatch, capsys):
         "ratio", "cpu_ratio",
     }  # fmt: skip
     assert result["ways"][PUBLISHED].keys() == {
-        "seconds", "turns", "ratio", "cpu_seconds", "cpu_ratio",
+        "seconds", "turns", "first_seconds", "ratio", "cpu_seconds", "cpu_ratio",
         "memory_prepared", "memory_peak", "numbers",
     }  # fmt: skip
     assert result["ways"][PUBLISHED]["numbers"] == {"loss": 0.5}

@@ -185,7 +185,7 @@ class Config:
     devices: int = 1  # processes, one a device, on each machine
     nodes: int = 1  # machines; torchrun or Slurm starts the processes of several
     precision: str = "32-true"  # 32-true | bf16-mixed | 16-mixed | auto
-    compile: bool = False  # torch.compile for the networks that train: pays on a GPU
+    compile: bool = False  # torch.compile for the networks that train: meant for a GPU
     log_every: int = 20  # steps between entries of curves
     checkpoint_every: int = 200  # steps between states to resume from
     keep_checkpoints: int = 2  # the latest of them stay while a stage trains; its result always

@@ -4,6 +4,8 @@ import logging
 import os
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeVar, cast
 
 import numpy as np
@@ -56,6 +58,18 @@ def make_fabric(config: Config) -> Fabric:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return fabric
+
+
+@contextmanager
+def any_sizes() -> Iterator[None]:
+    """Inside, convolutions meet images of any size, each perhaps once: cuDNN does not search for
+    the fastest algorithm of every new size, which takes seconds."""
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
 
 
 def require_launcher(config: Config) -> None:

@@ -19,7 +19,7 @@ from domains.images import label_image, open_image, to_tensor, to_unit, write_la
 from domains.label_space import LabelSpace, described
 from runtime.config import Config
 from runtime.console import Console
-from runtime.device import make_fabric
+from runtime.device import any_sizes, make_fabric
 from runtime.errors import UserError
 from runtime.files import atomic
 from runtime.stages import MANIFEST, read_manifest
@@ -88,7 +88,8 @@ class Predictor:
         image = image.convert("RGB")
         size = (image.height, image.width)
         views = [self._view(image, scale) for scale in self.scales]
-        return mean_over_views(lambda view: self._pass(view, size), views, self.flip)[0]
+        with any_sizes():
+            return mean_over_views(lambda view: self._pass(view, size), views, self.flip)[0]
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:
         """The photo as the network gets it, 1 x 3 x h x w in [0, 1]."""

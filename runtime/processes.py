@@ -54,13 +54,20 @@ class ChildFailed(Exception):
 
 
 def report_error(text: str) -> None:
-    """Print an error of the user's. All processes meet most of them: a child leaves its own to the
-    main process, which prints one."""
+    """Print an error of the user's. All processes meet most of them, and one line is enough: a
+    child leaves its own to the main process, which prints one; where others started the processes
+    (torchrun), all but the first wait a moment, in which the first one's failure ends them."""
     folder, rank = os.environ.get(_ERRORS), int(os.environ.get("LOCAL_RANK", 0))
     if folder and rank:
         with suppress(OSError, UserError):
             write_text(Path(folder) / str(rank), text)
             return
+    if rank_in_environment():
+        deadline = time.monotonic() + _MOMENT
+        while time.monotonic() < deadline:
+            if stop_request.signum:
+                return
+            time.sleep(_POLL)
     print(f"error: {text}", file=sys.stderr)
 
 

@@ -166,6 +166,16 @@ def test_torchrun_runs_the_command_line(tiny_run, tiny_config, tmp_path):
     assert run.read(file) == tiny_run.read(file)
 
 
+def test_an_error_that_all_processes_of_torchrun_meet_is_one_line(tiny_config, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command = ["pipeline.py", "run", "--config", tiny_config, f"out={tmp_path}", "devices=2"]
+    done = subprocess.run(
+        [*torchrun, *command, "translation.crops=[8,8]"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: command line: unknown key 'translation.crops'") == 1
+
+
 @pytest.mark.parametrize(
     ("environment", "settings", "message"),
     [

@@ -26,7 +26,7 @@ from benchmarks.common import MB, Way, table
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATION = ["translation_step", "--crop", "452"]
 SEGMENTATION = ["segmentation_step", "--source", "1280", "720", "--target", "1024", "512"]
-# By the name of the JSON file. Compiling takes minutes, so that it is measured by itself.
+# By the name of the JSON file. Compiling may take minutes, so that it is measured by itself.
 PAPER = {
     "evaluation": ["evaluation", "--images", "4", "--turns", "7"],
     "pseudo_labels": ["pseudo_labels", "--images", "50", "--turns", "3", "--workers", "4"],

@@ -152,8 +152,8 @@ def in_turns(
 def memory_of(way: Way, options: argparse.Namespace, times: int = 2) -> Memory:
     """What a way needs that is alone: it prepares and does its work `times` times.
 
-    Of a GPU the memory allocated, in this process, whose libraries know their algorithms by now:
-    to search for them takes longer than all turns. Else the resident memory of a new process.
+    Of a GPU the memory allocated, in this process, whose libraries need not search for their
+    algorithms again. Else the resident memory of a new process.
     """
     if options.device == "cuda":
         gc.collect()

@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -32,6 +32,11 @@ class TimmBackbone(Segmenter):
     ImageNet weights come from an installed weights package, else from timm's hub. `width` is
     the decoder's number of channels; `output_stride`, 8 or 16, that of the deep features: 16 is
     coarser, and several times as fast on a CPU.
+
+    With `frozen_statistics` batch norm in the backbone keeps the running statistics of its weights
+    and normalises by them in training, too; its scale and shift learn. The published networks train
+    with each batch's own, which for a few images of one domain are not what evaluation, whose
+    statistics are running means, then normalises by.
     """
 
     head_prefixes = ("context.", "detail.", "fuse.", "classifier.")
@@ -43,6 +48,7 @@ class TimmBackbone(Segmenter):
         pretrained: bool = True,
         width: int = 96,
         output_stride: int = 8,
+        frozen_statistics: bool = False,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16):
@@ -50,6 +56,7 @@ class TimmBackbone(Segmenter):
                 f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
             )
         self.num_classes = num_classes
+        self.frozen_statistics = frozen_statistics
         packaged = packaged_weights(backbone) if pretrained else None
         try:
             features: Any = timm.create_model(
@@ -78,6 +85,14 @@ class TimmBackbone(Segmenter):
         self.detail = _conv(shallow, width // 2, kernel=1)
         self.fuse = _conv(width + width // 2, width, kernel=3)
         self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen_statistics:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def scores(self, images: Tensor) -> Tensor:
         shallow, deep = self.backbone(self.normalize(images))

@@ -1,5 +1,6 @@
 """What all segmentation networks promise: sizes, groups, normalisation, errors."""
 
+import copy
 import importlib.util
 from collections import Counter
 
@@ -83,6 +84,25 @@ def test_output_stride_16_halves_the_deep_features_alone():
     assert shallow.shape[-2:] == (16, 24) and deep.shape[-2:] == (4, 6)
     with pytest.raises(UserError, match="output_stride: is 12, must be 8 or 16"):
         build_segmenter("timm:resnet18", 5, pretrained=False, output_stride=12)
+
+
+@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "timm:resnet18"])
+def test_frozen_statistics_stay_in_training_while_all_else_learns(name):
+    network = build_segmenter(name, 5, pretrained=False, width=8, frozen_statistics=True)
+    for module in network.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(0.25)
+    before = copy.deepcopy(network.state_dict())
+    network.eval()
+    network.train()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    together = network.backbone(images)[-1]
+    alone = torch.cat([network.backbone(image[None])[-1] for image in images])
+    assert torch.allclose(together, alone, rtol=1e-3, atol=1e-5)  # no batch's own statistics
+    network(images).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    moved = {key for key, value in network.state_dict().items() if not value.equal(before[key])}
+    assert moved and all(not key.startswith("backbone.") for key in moved)
 
 
 @pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "timm:resnet18"])

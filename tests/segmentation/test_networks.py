@@ -201,6 +201,14 @@ def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
     [
         ("unet", {}, "segmentation.network: 'unet' is not one of compact, deeplab_v2"),
         ("compact", {"depth": 3}, "segmentation.options: compact: .*depth"),
+        ("compact", {"width": "wide"}, r"options.width: is 'wide', must be a whole number of 1"),
+        ("compact", {"width": 0}, "options.width: is 0, must be a whole number of 1 or more"),
+        ("timm:resnet18", {"backbone": "x"}, "options.*backbone"),
+        (
+            "timm:resnet18",
+            {"pretrained": False, "frozen_statistics": "maybe"},
+            "segmentation.options.frozen_statistics: is 'maybe', must be true or false",
+        ),
         ("timm:no_such_net", {}, "segmentation.network: timm cannot make 'no_such_net'"),
         ("timm:vit_tiny_patch16_224", {"pretrained": False}, "gives no maps of stride 8"),
     ],

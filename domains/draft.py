@@ -98,6 +98,7 @@ def draft_config(
     passes = max(1, round(steps * scale.batch_size / count))
     pretrained = network != "compact"
     rate, head = ("3.0e-4", 5) if pretrained else ("2.0e-3", 1)
+    options = "\n  options: {frozen_statistics: true}  # batch norm's" if pretrained else ""
     machine = "a GPU" if scale is ON_GPU else "a CPU; on a GPU larger sizes and networks pay"
     return f"""\
 # Bidirectional learning on own data, for {machine}.
@@ -121,7 +122,7 @@ translation:
   steps_per_epoch: {amounts.steps_per_epoch}  # source images: {count}
 {_SMALL_TRANSLATOR if scale is ON_CPU else ""}
 segmentation:
-  network: {network}
+  network: {network}{options}
   steps: {steps}  # about {passes} passes over the source
   pseudo_label_steps: null  # as many with pseudo labels
   batch_size: {scale.batch_size}

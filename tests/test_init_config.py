@@ -59,6 +59,8 @@ def test_it_passes_check_and_names_what_is_there(streets, capsys):
     assert [config.data.source.size, config.data.validation.size] == [[96, 48]] * 2
     # The largest square of a multiple of 4 that fits; the width is below every machine's limit.
     assert (config.translation.load_width, config.translation.crop) == (96, [48, 48])
+    pretrained = config.segmentation.network != "compact"  # where its weights are installed
+    assert config.segmentation.options == ({"frozen_statistics": True} if pretrained else {})
     assert pipeline.main(["check", "--config", "own.yaml", "--pixels"]) == 0
     assert "no problem found" in capsys.readouterr().out
 

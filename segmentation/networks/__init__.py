@@ -37,6 +37,7 @@ def build_segmenter(name: str, num_classes: int, **options: Any) -> Segmenter:
 
 
 def _require_kinds(network: type[Segmenter], options: dict[str, Any]) -> None:
+    """Raise UserError for a value that would fail deep inside `network`, or count as true there."""
     parameters = inspect.signature(network).parameters
     for key, value in options.items():
         kind = parameters[key].annotation if key in parameters else None

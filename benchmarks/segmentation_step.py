@@ -8,6 +8,7 @@ from the same random weights.
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from benchmarks import published
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
 from runtime.config import Config, SegmentationConfig
 from runtime.device import make_fabric
+from segmentation.networks import Segmenter
 from segmentation.networks.deeplab_v2 import DeepLabV2
 from segmentation.networks.discriminator import OutputDiscriminator
 from segmentation.train import SegmentationStep
@@ -93,10 +95,15 @@ def as_published(options: argparse.Namespace) -> Work:
     return step
 
 
-def ours(options: argparse.Namespace, precision: str = "auto", compiled: bool = False) -> Work:
+def ours(
+    options: argparse.Namespace,
+    precision: str = "auto",
+    compiled: bool = False,
+    build: Callable[[], tuple[Segmenter, OutputDiscriminator]] = networks,
+) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
     recipe = SegmentationConfig()
-    learn = SegmentationStep(fabric, recipe, *networks(), compiled=compiled)
+    learn = SegmentationStep(fabric, recipe, *build(), compiled=compiled)
     source, target = (
         (image.contiguous(memory_format=torch.channels_last), label)
         for image, label in (batch(options, "source"), batch(options, "target"))

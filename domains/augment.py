@@ -89,4 +89,5 @@ def mix_classes(
 
 def _own(values: np.ndarray, images: Tensor, rank: int, world_size: int) -> Tensor:
     """Of `values`, drawn for each image of the whole batch, those of this process's `images`."""
-    return torch.tensor(values[rank::world_size], dtype=images.dtype, device=images.device)
+    own = torch.tensor(values[rank::world_size], dtype=images.dtype)
+    return own.to(images.device, non_blocking=True)

@@ -171,15 +171,15 @@ class Curves:
 
     def add(self, values: dict[str, torch.Tensor]) -> None:
         """Scalars of one step, by name."""
+        # Scalars of the CPU, as those restored, add to a device's without a copy to wait for.
         together = torch.zeros(())
         for name, value in values.items():
             value = value.detach().float()
-            together = together.to(value.device) + value
+            together = together + value
             if name in self._sums:
-                value = value + self._sums[name].to(value.device)
+                value = value + self._sums[name]
             self._sums[name] = value
-        finite = self._finite.to(together.device)
-        self._finite = finite + ((finite == self.count) & together.isfinite())
+        self._finite = self._finite + ((self._finite == self.count) & together.isfinite())
         self.count += 1
 
     def first_not_finite(self) -> tuple[int, list[str]] | None:

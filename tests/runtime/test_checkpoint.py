@@ -107,10 +107,23 @@ def test_curves_are_means_between_rows():
     assert [row["step"] for row in curves.rows] == [3, 4]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_curves_restored_from_the_cpu_go_on_with_values_on_the_gpu():
-    curves = Curves()
-    curves.load_state_dict({"rows": [], "sums": {"loss": torch.tensor(1.0)}, "count": 1})
-    curves.add({"loss": torch.tensor(3.0, device="cuda")})
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+            ],
+        ),
+    ],
+)
+def test_curves_restored_from_the_cpu_go_on_with_values_of_the_device(device):
+    before, curves = Curves(), Curves()
+    before.add({"loss": torch.tensor(1.0)})
+    curves.load_state_dict(before.state_dict())
+    curves.add({"loss": torch.tensor(3.0, device=device)})
+    assert curves.first_not_finite() is None
     assert curves.close_row(2)["loss"] == 2

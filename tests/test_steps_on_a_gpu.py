@@ -1,0 +1,86 @@
+"""On a GPU: nothing in a step of training waits for the device, so that it always has work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from domains.augment import jitter_colors, mix_classes
+from runtime.checkpoint import Curves
+from runtime.config import AugmentationConfig, Config, SegmentationConfig, TranslationConfig
+from runtime.device import channels_last, make_fabric
+from segmentation.networks import build_segmenter
+from segmentation.networks.discriminator import OutputDiscriminator
+from segmentation.predict import frozen_scores
+from segmentation.train import SegmentationStep
+from translation.pool import FakePool
+from translation.train import Discriminators, TranslationStep, Translator
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+CLASSES, HEIGHT, WIDTH = 5, 48, 64
+
+
+def images() -> Tensor:
+    return torch.rand(2, 3, HEIGHT, WIDTH, device="cuda")
+
+
+def labels() -> Tensor:
+    return torch.randint(0, CLASSES, (2, HEIGHT, WIDTH), device="cuda")
+
+
+def segmenter():
+    return build_segmenter("timm:tf_efficientnet_lite0", CLASSES, pretrained=False)
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def twice(step) -> None:
+    """The first time allocates and begins libraries, which may wait."""
+    step()
+    with waiting_is_an_error():
+        step()
+
+
+def test_a_step_of_segmentation_does_not_wait():
+    fabric = make_fabric(Config(device="cuda"))
+    learn = SegmentationStep(
+        fabric, SegmentationConfig(), segmenter(), OutputDiscriminator(CLASSES, 8)
+    )
+    curves, config = Curves(), AugmentationConfig(brightness=0.3, saturation=0.3, hue=0.1)
+    source, target = (images(), labels()), (images(), labels())
+
+    def step() -> None:
+        jittered = jitter_colors(source[0], config, 0, "source", 0)
+        mixed = mix_classes((jittered, source[1]), target, 0, 0)
+        curves.add(learn((jittered, source[1]), mixed, 1.0))
+
+    twice(step)
+    assert np.isfinite(curves.close_row(2)["source"])
+
+
+def test_a_step_of_translation_does_not_wait():
+    fabric = make_fabric(Config(device="cuda"))
+    learn = TranslationStep(
+        fabric,
+        TranslationConfig(),
+        Translator(4, 1),
+        Discriminators(4),
+        frozen_scores(fabric, channels_last(segmenter())),
+        [FakePool(1, 0), FakePool(1, 1)],
+    )
+    curves, a, b = Curves(), images(), images()
+    twice(lambda: curves.add(learn(a, b, 1e-3)))
+    assert np.isfinite(curves.close_row(2)["cycle_a"])

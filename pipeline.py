@@ -203,7 +203,7 @@ class Loop:
 
         used = asdict(config)
         del used["images"], used["checkpoints"], used["init"], used["measure_images"]
-        del used["export_scale"], used["gradient_checkpointing"]  # the same training
+        del used["gradient_checkpointing"]  # the same gradients
         settings = {
             **self.common_settings(),
             "translation": used,
@@ -229,10 +229,9 @@ class Loop:
 
     def export(self, k: int, translator: Stage) -> Stage:
         """S' = F(k) applied to every source image, whole."""
-        scale = self.config.translation.export_scale
 
         def action(folder: Path) -> Metrics:
-            images = self.whole_images("source", self.unlabelled("source"), scale=scale)
+            images = self.whole_images("source", self.unlabelled("source"))
             generators = load_translator(self.folder / translator.name)
             return export_translations(
                 self.fabric,
@@ -246,12 +245,10 @@ class Loop:
             )
 
         name = f"k{k}/translated"
-        settings: dict[str, Any] = {
+        settings = {
             "precision": self.config.precision,
             "source": self.problem.settings("source"),
         }
-        if scale != 1:
-            settings["export_scale"] = scale
         inputs = (*self.needs("source"), translator)
         return Stage(
             name, "export", settings, inputs, action, self.problem.count("source"), "images"

@@ -80,9 +80,6 @@ class TranslationConfig:
     load_width: int | None = 1024  # images are scaled to this width before cropping
     crop: list[int] = field(default_factory=lambda: [452, 452])  # width, height
     flip: bool = True  # mirror every second image
-    # Translated images are this many times data.source.size: as large as a training that zooms in
-    # sees them (segmentation.augmentation.scale), so that they are as sharp as photos there
-    export_scale: float = 1.0
     batch_size: int = 4  # over all devices of all machines together
     constant_epochs: int = 10  # at the full learning rate
     decay_epochs: int = 10  # linearly down to zero
@@ -498,13 +495,6 @@ def _invalid(config: Config) -> list[tuple[str, str]]:
         fail(
             "segmentation.pseudo_labels.scales", f"is {scales}: images of less than 8 pixels a side"
         )
-    enlarged, size = config.translation.export_scale, config.data.source.size
-    if not 0 < enlarged < math.inf:
-        fail("translation.export_scale", f"is {enlarged}, must be a number above 0")
-    elif size is None and enlarged != 1:
-        fail("translation.export_scale", f"is {enlarged}, of which size? Set data.source.size")
-    elif size and min(size, default=0) * enlarged < 8:
-        fail("translation.export_scale", f"is {enlarged}: images of less than 8 pixels a side")
     for key in ("translation.batch_size", "segmentation.batch_size"):
         processes = max(1, config.devices) * max(1, config.nodes)
         if value_at(config, key) % processes:

@@ -117,11 +117,6 @@ overriding(
 overriding(
     "crop_wider_than_scaled", "translation.load_width=16", r"translation.crop: .*load_width 16"
 )
-overriding(
-    "translations_of_no_size",
-    "translation.export_scale=0",
-    "translation.export_scale: is 0.0, must be a number above 0",
-)
 overriding("no_translation_data", "data.target.root=null", "data.target.root: is not set; give")
 overriding(
     "translations_missing", "translation.images=FOLDER/none", "translation.images: .* not a folder"

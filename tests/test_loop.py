@@ -13,7 +13,6 @@ from PIL import Image
 
 import pipeline
 from domains.label_space import load_label_space
-from domains.loading import Cut
 from pipeline import run_loop
 from runtime.config import load_config
 from segmentation.networks import timm_backbone
@@ -125,23 +124,6 @@ def test_every_source_image_is_translated_at_its_size(tiny_run):
             with Image.open(before) as image, Image.open(after) as translation:
                 assert translation.size == image.size and translation.mode == "RGB"
                 assert np.abs(np.asarray(image).astype(int) - np.asarray(translation)).mean() > 1
-
-
-def test_translations_are_as_large_as_training_zooms_in(tiny_run, command, tmp_path):
-    """Of 96x48 the zoom of 1.5 takes its cut pixel by pixel, and nothing is magnified."""
-    run = tiny_run.copy(tmp_path / "run")
-    zoom = ["segmentation.augmentation.scale=[1.5,1.5]", "segmentation.augmentation.crop=[64,32]"]
-    arguments = ["iterations=1", "self_training_steps=0", "translation.export_scale=1.5", *zoom]
-    assert command("run", f"out={run.folder}", *arguments) == 0
-    translated = sorted((run.folder / "k1/translated/images").glob("*.png"))
-    assert len(translated) == 6
-    for file in translated:
-        with Image.open(file) as image:
-            assert image.size == (96, 48)
-            pixels = np.asarray(image)
-    cut = Cut((1 / 6, 1 / 3, 5 / 6, 1.0), (64, 32), mirrored=False)
-    assert np.array_equal(cut.apply(pixels, Image.Resampling.BICUBIC), pixels[16:, 16:80])
-    assert run.read("k1/translated/measures/metrics.json")["ssim"] < 1
 
 
 def test_pseudo_labels_agree_with_their_metrics(tiny_run):
@@ -307,7 +289,6 @@ def test_the_second_run_makes_nothing(tiny_run, command, tmp_path, capsys):
         ("segmentation.steps=11", [*M0, *round_of(1), *round_of(2)]),
         ("segmentation.adversarial.weight=0.5", None),
         ("translation.weights.cycle=5", [*round_of(1), *round_of(2)]),
-        ("translation.export_scale=1.5", [*round_of(1)[1:], *round_of(2)]),
         ("segmentation.pseudo_labels.portion=0.4", [*SELF_TRAINING, *round_of(2)]),
         ("segmentation.pseudo_label_steps=8", [*SELF_TRAINING[1:], *round_of(2)]),
         ("segmentation.evaluation.size=[64,32]", EVALUATIONS),

@@ -27,7 +27,6 @@ COMMON = {
     "data.validation.size": [1024, 512],
     "translation.images": None,
     "translation.load_width": 1024,
-    "translation.export_scale": 1.0,
     "translation.crop": [452, 452],
     "translation.flip": True,
     "translation.batch_size": 4,

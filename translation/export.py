@@ -66,7 +66,7 @@ def export_translations(
 ) -> Metrics:
     """Write every source image, translated whole, below `folder`/images; those there are kept.
 
-    The images' size is that of `images`: the largest at which segmentation will see them. Of the
+    The images' size is that of `images`: the size at which segmentation will see them. Of the
     indices `frames` the reconstructions G_BA(G_AB(a)) are written too, for the report.
     """
     fabric.to_device(translator).to(memory_format=memory_format(fabric.device))

@@ -156,11 +156,6 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("segmentation: {pseudo_labels: {scales: [1, 0]}}", "scales: is [1.0, 0.0], must be"),
         ("segmentation: {pseudo_labels: {scales: [0.01]}}", "scales: is [0.01]: images of less"),
         (
-            "{data: {source: {size: null}}, translation: {export_scale: 1.5}}",
-            "translation.export_scale: is 1.5, of which size? Set data.source.size",
-        ),
-        ("translation: {export_scale: 0.01}", "export_scale: is 0.01: images of less than 8"),
-        (
             "{data: {target: {size: null}}, segmentation: {pseudo_labels: {scales: [2]}}}",
             "segmentation.pseudo_labels.scales: is [2.0], of which size? Set data.target.size",
         ),

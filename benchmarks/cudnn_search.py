@@ -26,7 +26,6 @@ from benchmarks.common import (
     describe,
     in_turns,
     make_parser,
-    synchronize,
     table,
     tell,
 )
@@ -74,16 +73,21 @@ def measure(step: str, search: bool, device: str, turns: int) -> tuple[Measured,
     work = STEPS[step](device)
     torch.backends.cudnn.benchmark = search
     measured = in_turns({step: work}, turns, device)[step]
+    return measured, device_seconds(work) if device == "cuda" else 0.0
+
+
+def device_seconds(work: Work) -> float:
+    """For how long the GPU computes when the work is done once."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         for _ in range(_STEPS):
             work()
-        synchronize(device)
-    computed = sum(
+        torch.cuda.synchronize()
+    microseconds = sum(
         event.self_device_time_total
         for event in profiler.key_averages()
         if event.device_type.name == "CUDA"
     )
-    return measured, computed / _STEPS / 1e6
+    return microseconds / _STEPS / 1e6
 
 
 def alone(step: str, search: bool, device: str, turns: int) -> tuple[Measured, float]:

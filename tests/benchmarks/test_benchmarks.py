@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import (
     common,
+    cudnn_search,
     depthwise,
     evaluation,
     export,
@@ -66,6 +67,18 @@ def test_evaluation_counts_as_the_published_one():
 def test_depthwise_networks_have_the_loss_of_dilated_operators():
     given = options(backbone="tf_efficientnet_lite0", stride=8, batch=1, size=[96, 64])
     require_same(once(depthwise, "ours", given), "ours")
+
+
+def test_steps_are_measured_with_and_without_search(monkeypatch):
+    """On a CPU, where neither searches, and no GPU computes."""
+    found = []
+    for search in cudnn_search.WAYS.values():
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", not search)
+        step = "EfficientNet-Lite0, 240x180"
+        measured, on_gpu = cudnn_search.measure(step, search, "cpu", turns=1)
+        assert torch.backends.cudnn.benchmark == search and on_gpu == 0
+        found.append(measured.numbers)
+    assert len(found[0]) == 4 and found[1] == pytest.approx(found[0])
 
 
 def test_export_writes_the_published_images():

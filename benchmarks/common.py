@@ -19,16 +19,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.profiler_util import EventList
+from torch.profiler import ProfilerActivity, profile
 
 from runtime.files import write_json
 from runtime.memory import PeakMemory
 
 Numbers = Mapping[str, Tensor | float]
 Work = Callable[[], Numbers]
+Result = TypeVar("Result")
 Way = Callable[[argparse.Namespace], Work]
 
 PUBLISHED = "published"  # the way that the others are compared with
@@ -158,8 +161,22 @@ def memory_of(way: Way, options: argparse.Namespace, times: int = 2) -> Memory:
     if options.device == "cuda":
         gc.collect()
         return _memory(way, options, times, torch.get_num_threads())
+    return in_new_process(_memory, way, options, times, torch.get_num_threads())
+
+
+def in_new_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What the function returns, called in a process that has done nothing before."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_memory, way, options, times, torch.get_num_threads()).result()
+        return pool.submit(function, *arguments).result()
+
+
+def profiled_on_gpu(work: Work, times: int) -> EventList:
+    """Torch's profile of doing the work `times` times on a GPU, an entry for each operation."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+    return profiler.key_averages()
 
 
 def _memory(way: Way, options: argparse.Namespace, times: int, threads: int) -> Memory:

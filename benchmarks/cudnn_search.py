@@ -12,20 +12,19 @@ where it need not wait. On a CPU both ways are the same.
 
 import argparse
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import segmentation_step, translation_step
 from benchmarks.common import (
     Measured,
     Work,
     describe,
+    in_new_process,
     in_turns,
     make_parser,
+    profiled_on_gpu,
     table,
     tell,
 )
@@ -78,22 +77,12 @@ def measure(step: str, search: bool, device: str, turns: int) -> tuple[Measured,
 
 def device_seconds(work: Work) -> float:
     """For how long the GPU computes when the work is done once."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        for _ in range(_STEPS):
-            work()
-        torch.cuda.synchronize()
     microseconds = sum(
         event.self_device_time_total
-        for event in profiler.key_averages()
+        for event in profiled_on_gpu(work, _STEPS)
         if event.device_type.name == "CUDA"
     )
     return microseconds / _STEPS / 1e6
-
-
-def alone(step: str, search: bool, device: str, turns: int) -> tuple[Measured, float]:
-    """`measure` in a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure, step, search, device, turns).result()
 
 
 def main() -> None:
@@ -103,7 +92,8 @@ def main() -> None:
     ways = {}
     for step in options.steps:
         found = {
-            way: alone(step, search, options.device, options.turns) for way, search in WAYS.items()
+            way: in_new_process(measure, step, search, options.device, options.turns)
+            for way, search in WAYS.items()
         }
         slow = found["without search"][0].median
         for way, (measured, computed) in found.items():

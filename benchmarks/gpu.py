@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import segmentation_step, translation_step
-from benchmarks.common import MB, Way, table
+from benchmarks.common import MB, Way, profiled_on_gpu, table
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATION = ["translation_step", "--crop", "452"]
@@ -123,11 +122,8 @@ def profiled(way: Way, options: argparse.Namespace) -> str:
     work = way(options)
     for _ in range(_STEPS):
         work()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        for _ in range(_STEPS):
-            work()
-        torch.cuda.synchronize()
-    return profiler.key_averages().table(sort_by="self_device_time_total", row_limit=30)
+    profile = profiled_on_gpu(work, _STEPS)
+    return profile.table(sort_by="self_device_time_total", row_limit=30)
 
 
 def summarize(folder: Path, failed: list[str]) -> str:

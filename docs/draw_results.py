@@ -38,7 +38,7 @@ def curves(run: Path) -> str:
         if rows:
             lines.append(Line(name, [(row["step"], row["source"]) for row in rows], place))
     title = "cross entropy on the source's labels by step"
-    return standalone(line_chart(title, lines), [line.name for line in lines])
+    return standalone(line_chart(title, lines), {line.name: line.color for line in lines})
 
 
 def sheet(columns: dict[str, list[Path]]) -> Image.Image:

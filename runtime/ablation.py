@@ -114,16 +114,16 @@ def chart(lines: Sequence[Line]) -> Markup:
     networks = list(dict.fromkeys(line.network for line in lines))
     networks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     series = [
-        Series(name, [_seeds(found, network) for network in networks], place + 1)
-        for place, (name, found) in enumerate(_series(lines).items())
+        Series(name, [_seeds(found, network) for network in networks], color)
+        for color, (name, found) in enumerate(_series(lines).items(), start=1)
     ]
     return category_chart("mIoU by network", [symbol(network) for network in networks], series)
 
 
 def as_plot(lines: Sequence[Line]) -> str:
     """The chart as an SVG file of its own, with a legend where there are several lines."""
-    names = list(_series(lines))
-    return standalone(chart(lines), names if len(names) > 1 else [])
+    colors = {name: color for color, name in enumerate(_series(lines), start=1)}
+    return standalone(chart(lines), colors if len(colors) > 1 else {})
 
 
 def as_page(title: str, lines: Sequence[Line], cells: int) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -162,16 +162,16 @@ def category_chart(title: str, categories: Sequence[str], series: Sequence[Serie
     )
 
 
-def standalone(chart: Markup, legend: Sequence[str] = ()) -> str:
-    """The chart as a file of its own: with the page's style, in the reader's theme, and with the
-    names of its series, whose colours count from 1."""
+def standalone(chart: Markup, legend: Mapping[str, int]) -> str:
+    """The chart as a file of its own: with the page's style, in the reader's theme, and with a
+    legend of the names of its series and their colours, which may be empty."""
     width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', chart)[0]
     entries, above = "", _LEGEND * len(legend)
-    for place, name in enumerate(legend):
+    for place, (name, color) in enumerate(legend.items()):
         down = _LEGEND * (place + 0.5) - above
         entries += Markup(
             '<path class="line c{}" d="M{} {}h18"/><text class="name" x="{}" y="{}">{}</text>'
-        ).format((place + 1) % COLORS, _LEFT, down, _LEFT + 26, down + 3.5, name)
+        ).format(color % COLORS, _LEFT, down, _LEFT + 26, down + 3.5, name)
     size = f'viewBox="0 {-above} {width} {int(height) + above}"'
     head, _, rest = str(chart).partition(">")
     head = head.replace(f'viewBox="0 0 {width} {height}"', size)

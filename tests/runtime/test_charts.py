@@ -122,12 +122,15 @@ def test_a_network_that_a_run_lacks_has_no_dot_and_the_line_goes_on() -> None:
 
 
 def test_a_chart_of_its_own_is_a_file_with_its_colours_and_names() -> None:
-    chart = category_chart("mIoU", ["M(0)"], [Series("a<b", [[1.0]], 1), Series("c", [[2.0]], 2)])
-    svg = ElementTree.fromstring(standalone(chart, ["a<b", "c"]))
+    chart = category_chart("mIoU", ["M(0)"], [Series("a<b", [[1.0]], 2), Series("c", [[2.0]], 3)])
+    svg = ElementTree.fromstring(standalone(chart, {"a<b": 2, "c": 3}))
     space = "{http://www.w3.org/2000/svg}"
     assert svg.tag == f"{space}svg" and svg.get("viewBox") == "0 -36 480 286"
     names = [node.text for node in svg.iter(f"{space}text") if node.get("class") == "name"]
     assert names == ["a<b", "c"]
+    looks = [str(node.get("class")) for node in svg.iter(f"{space}path")]
+    # The legend's strokes, then the series' own.
+    assert [look for look in looks if look.startswith("line")] == ["line c2", "line c3"] * 2
     style = svg.find(f"{space}style")
     assert style is not None and ".c1{--c:#0072b2}" in (style.text or "")
 

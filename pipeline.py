@@ -183,7 +183,7 @@ class Loop:
         if name in config.checkpoints:
             return self.given_translator(name, Path(config.checkpoints[name]).expanduser())
         schedule = TranslationSchedule.of(config, self.problem.count("source"))
-        start = previous if (config.init or self.config.init) == "previous" else None
+        start = None if (config.init or self.config.init) == "initial" else previous
         view = self.translation_view()
 
         def action(folder: Path) -> Metrics:
@@ -313,7 +313,7 @@ class Loop:
         if name in config.checkpoints:
             return self.given_network(name, Path(config.checkpoints[name]).expanduser())
         steps = (config.pseudo_label_steps if labels else None) or config.steps
-        start = previous if self.config.init == "previous" else None
+        start = self.gone_on_from(previous)
         # Without a term of its own the target stays out: batch norm would learn from it.
         sees_target = labels is not None or (previous is not None and config.adversarial.weight > 0)
 
@@ -559,8 +559,14 @@ class Loop:
         given = self.given_samples(self.unlabelled("source"))
         return digest([[sample.name, sample.image.stat().st_size] for sample in given])
 
+    def gone_on_from(self, previous: Stage | None) -> Stage | None:
+        """The network before as `init` lets a segmentation training go on from it, or None."""
+        adapted = previous is not None and previous.name != "source-only"
+        goes_on = {"initial": False, "adapted": adapted, "previous": True}[self.config.init]
+        return previous if goes_on else None
+
     def starting_network(self, start: Stage | None) -> Any:
-        """The initial network, or that of the stage before with `init: previous`."""
+        """The initial network, or that of the stage gone on from."""
         network = initial_segmenter(
             self.config.segmentation, self.problem.space.num_classes, self.config.seed
         )

@@ -180,7 +180,9 @@ class Config:
     seed: int = 0  # of every draw: weights, order, cuts
     iterations: int = 2  # K: rounds of translation and segmentation
     self_training_steps: int = 2  # N: pseudo-label trainings in each round
-    init: str = "initial"  # each training starts from: initial | previous (the network before it)
+    # Each training starts from: initial | previous, the network before it | adapted, likewise but
+    # for M(1,0), as source only has not seen the target
+    init: str = "initial"
     device: str = "auto"  # auto | cpu | cuda | mps
     devices: int = 1  # processes, one a device, on each machine
     nodes: int = 1  # machines; torchrun or Slurm starts the processes of several
@@ -198,7 +200,7 @@ CONFIGURATIONS = Path(__file__).resolve().parent.parent / "configs"
 BASE_KEY = "base"  # a file's own key: YAML files, beside it or own, that it builds on, last wins
 
 _CHOICES = {
-    "init": ("initial", "previous"),
+    "init": ("initial", "previous", "adapted"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "auto"),
     "translation.init": ("initial", "previous"),

@@ -120,7 +120,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("data: {source: {size: [a, b]}}", "data.source.size"),
         ("data: {source: {size: [64]}}", "data.source.size: is [64]"),
         ("data: {source: {size: [64, 4]}}", "data.source.size: is [64, 4]"),
-        ("init: fresh", "init: 'fresh' is not one of initial, previous"),
+        ("init: fresh", "init: 'fresh' is not one of initial, previous, adapted"),
         ("seed: -1", "seed: is -1, must be "),
         ("devices: 0", "devices: is 0, must be "),
         ("segmentation: {steps: 0}", "segmentation.steps: is 0"),

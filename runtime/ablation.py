@@ -109,20 +109,39 @@ def as_csv(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def chart(lines: Sequence[Line]) -> Markup:
-    """mIoU in % over the networks: a dot a seed, a line through the means of each of `_series`."""
-    networks = list(dict.fromkeys(line.network for line in lines))
-    networks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    series = [
-        Series(name, [_seeds(found, network) for network in networks], color)
-        for color, (name, found) in enumerate(_series(lines).items(), start=1)
+def series_of(lines: Sequence[Line]) -> list[Series]:
+    """mIoU in % over `networks_of`, by seed: a series for each variant and, where it has several,
+    each N: on N depends from which network the second round starts. On K no network depends."""
+    counts: dict[str, set[int]] = {}
+    for line in lines:
+        counts.setdefault(line.variant, set()).add(line.self_training_steps)
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        several = len(counts[line.variant]) > 1
+        name = f"{line.variant}, N = {line.self_training_steps}" if several else line.variant
+        found.setdefault(name, []).append(line)
+    networks = networks_of(lines)
+    return [
+        Series(name, [_seeds(its, network) for network in networks], color)
+        for color, (name, its) in enumerate(found.items(), start=1)
     ]
-    return category_chart("mIoU by network", [symbol(network) for network in networks], series)
+
+
+def networks_of(lines: Sequence[Line]) -> list[str]:
+    """The networks' names, in the order in which the loop makes them."""
+    networks = dict.fromkeys(line.network for line in lines)
+    return sorted(networks, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+
+def chart(lines: Sequence[Line]) -> Markup:
+    """mIoU over the networks: a dot a seed, a line through the means of each series."""
+    categories = [symbol(network) for network in networks_of(lines)]
+    return category_chart("mIoU by network", categories, series_of(lines))
 
 
 def as_plot(lines: Sequence[Line]) -> str:
     """The chart as an SVG file of its own, with a legend where there are several lines."""
-    colors = {name: color for color, name in enumerate(_series(lines), start=1)}
+    colors = {one.name: one.color for one in series_of(lines)}
     return standalone(chart(lines), colors if len(colors) > 1 else {})
 
 
@@ -134,7 +153,7 @@ def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
         title=title,
         lines=[(line, _spread(list(line.miou.values()))) for line in lines],
         best=max(lines, key=lambda line: statistics.fmean(line.miou.values()), default=None),
-        series=list(_series(lines)),
+        series=series_of(lines),
         seeds=seeds,
         chart=chart(lines),
         settings=len(made),
@@ -142,20 +161,6 @@ def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
         written=now(),
         roles=False,
     )
-
-
-def _series(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """The lines of each variant and, where it has several, of each N: on N depends from which
-    network the second round starts. On K no network depends."""
-    counts: dict[str, set[int]] = {}
-    for line in lines:
-        counts.setdefault(line.variant, set()).add(line.self_training_steps)
-    series: dict[str, list[Line]] = {}
-    for line in lines:
-        several = len(counts[line.variant]) > 1
-        name = f"{line.variant}, N = {line.self_training_steps}" if several else line.variant
-        series.setdefault(name, []).append(line)
-    return series
 
 
 def _seeds(lines: Sequence[Line], network: str) -> list[float]:

@@ -116,7 +116,13 @@ def test_runs_with_several_n_have_a_line_each():
         ("plain, N = 2", "M(0)", "40.0"),
         ("plain, N = 2", "M(2,0)", "40.0"),
     ]
-    assert ">plain, N = 2</li>" in as_page("runs", lines, cells=2)
+    # The page's legend and the file's have the lines' colours.
+    colors = re.findall(r'class="line c(\d)"[^>]*><title>([^<]*)', as_plot(lines))
+    assert sorted(colors) == [("1", "plain, N = 0"), ("2", "plain, N = 2")]
+    page = as_page("runs", lines, cells=2)
+    assert re.findall(r'class="key c(\d)"></i>([^<]*)</li>', page) == colors
+    legend = re.findall(r'class="line c(\d)" d="M42[^>]*/><text[^>]*>([^<]*)', as_plot(lines))
+    assert legend == colors
 
 
 def make(folder: Path, stage: Stage, content: str) -> None:

@@ -68,6 +68,7 @@ from runtime.stages import (
     forget,
     is_foreign,
     make_plan,
+    plan_sharing,
     read_manifest,
     take_over,
     tidy,
@@ -618,6 +619,14 @@ class Loop:
             self.fabric.barrier()
             return self.follow(stages, make_plan(self.folder, stages, from_stage), dry)
 
+    def preview(self, others: Sequence[Path], planned: dict[str, Path]) -> list[Entry]:
+        """Prints and returns what `run` would do after the runs that come before it, whose stages
+        `planned` holds: the run's folder by the stage's fingerprint. Its own are added."""
+        plan = make_plan(self.folder, self.algorithm())
+        plan = plan_sharing(self.folder, plan, others, planned)
+        self.console.say(describe_plan(self.config, plan))
+        return plan
+
     def run_single(self, name: str, again: bool = False, dry: bool = False) -> list[dict[str, Any]]:
         """One stage by itself, `again` even if it is finished; otherwise as `run`.
 
@@ -829,16 +838,20 @@ def ablate(options: argparse.Namespace) -> None:
 
     with processes(config, options.verbosity) as (fabric, console):
 
-        def run_cell(cell: Cell, others: list[Path]) -> list[dict[str, Any]]:
+        def loop_of(cell: Cell) -> Loop:
             name = f"K = {cell.iterations}, N = {cell.self_training_steps}, seed {cell.seed}"
             log.info("\n%s, %s", cell.variant, name)
-            return Loop(cell.config, fabric, console).run(others=others, dry=options.dry_run)
+            return Loop(cell.config, fabric, console)
 
         if options.dry_run:
-            for cell in cells:
-                run_cell(cell, [])
+            planned: dict[str, Path] = {}
+            folders = [cell.folder for cell in cells]
+            plans = [loop_of(cell).preview(folders, planned) for cell in cells]
+            entries = list(itertools.chain(*plans))
+            to_run = sum(entry.run for entry in entries)
+            console.say(f"\n{len(cells)} runs: {to_run} of {len(entries)} stages to run")
             return
-        lines = run_ablation(folder, cells, run_cell)
+        lines = run_ablation(folder, cells, lambda cell, others: loop_of(cell).run(others=others))
         console.say(f"\n{as_markdown(lines)}")
         log.info("see %s", folder / "ablation.html")
 
@@ -974,8 +987,8 @@ def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
     ]
     for entry in plan:
         work = f"{entry.stage.work} {entry.stage.unit}"
-        mark, reason = ("run  ", entry.reason) if entry.run else ("reuse", "")
-        lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {reason}".rstrip())
+        mark = "run  " if entry.run else "reuse"
+        lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {entry.reason}".rstrip())
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the plan: what will happen to a stage, and why."""
+    """A line of the plan: what will happen to a stage, and why; of what is reused, from where."""
 
     stage: Stage
     run: bool
@@ -139,10 +139,26 @@ def take_over(folder: Path, stages: Sequence[Stage], others: Sequence[Path]) -> 
         place = folder / stage.name
         if not _entry(place, stage).run or (place.exists() and not (place / _BEGUN).is_file()):
             continue
-        for other in others:
-            if not _entry(other / stage.name, stage).run:
-                _link_tree(other / stage.name, place)
-                break
+        other = _holder(others, stage)
+        if other is not None:
+            _link_tree(other / stage.name, place)
+
+
+def plan_sharing(
+    folder: Path, plan: Sequence[Entry], others: Sequence[Path], planned: dict[str, Path]
+) -> list[Entry]:
+    """The plan for `folder` as `take_over` from the run folders `others` will change it.
+
+    `planned` are the folders of runs that come before, by the fingerprints of what they will have
+    made; the plan's own are added.
+    """
+    shared = []
+    for entry in plan:
+        stage = entry.stage
+        holder = _holder(others, stage) or planned.get(stage.fingerprint)
+        shared.append(Entry(stage, False, f"of {holder}") if entry.run and holder else entry)
+        planned.setdefault(stage.fingerprint, folder)
+    return shared
 
 
 def tidy(folder: Path, plan: Sequence[Entry]) -> None:
@@ -254,7 +270,12 @@ def _entry(place: Path, stage: Stage) -> Entry:
         return Entry(stage, True, _difference(manifest, stage))
     if manifest["files"] != _count_files(place):
         return Entry(stage, True, "files are missing or were added")
-    return Entry(stage, False, "reused")
+    return Entry(stage, False, "")
+
+
+def _holder(folders: Sequence[Path], stage: Stage) -> Path | None:
+    """The first of the run folders in which the stage is finished."""
+    return next((f for f in folders if not _entry(f / stage.name, stage).run), None)
 
 
 def _link_tree(finished: Path, place: Path) -> None:

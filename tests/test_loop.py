@@ -535,13 +535,22 @@ def test_no_rounds_is_source_only(command, tmp_path, capsys):
 
 
 def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path, capsys):
-    """K = 0 and K = 1: the second takes source only and the data over from the first."""
+    """K = 0 and K = 1: the second takes source only and the data over from the first, as the dry
+    run says before it and, with all of it made, after it."""
     folder = tmp_path / "ablation"
-    assert command("ablate", "--iterations", 0, 1, f"out={folder}") == 0
-    plans = re.findall(
-        r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", capsys.readouterr().out
-    )
-    assert plans == [("5", "5"), ("8", "13")]
+    arguments = ["ablate", "--iterations", 0, 1, f"out={folder}"]
+
+    def plans(*options: str) -> list[tuple[str, str]]:
+        assert command(*arguments, *options) == 0
+        said = capsys.readouterr().out
+        assert said.count(f"of {folder}/as-configured/K0-N1/seed-0") == (5 if not made else 0)
+        return re.findall(r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", said)
+
+    made = False
+    assert plans("--dry-run") == [("5", "5"), ("8", "13")] and not folder.exists()
+    made = True
+    assert plans() == [("5", "5"), ("8", "13")]
+    assert plans("--dry-run") == [("0", "5"), ("0", "13")]
     cells = {k: type(tiny_run)(folder / f"as-configured/K{k}-N1/seed-0") for k in (0, 1)}
     expected = {k: v for k, v in tiny_run.weights().items() if not k.startswith("k2/")}
     assert_same_weights(cells[1].weights(), expected)

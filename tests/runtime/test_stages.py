@@ -15,6 +15,7 @@ from runtime.stages import (
     forget,
     is_finished,
     make_plan,
+    plan_sharing,
     read_manifest,
     read_metrics,
 )
@@ -49,8 +50,8 @@ def finished(tmp_path) -> Path:
 def reasons(folder: Path, stages: list[Stage], forced: str | None = None) -> dict[str, str]:
     plan = make_plan(folder, stages, forced)
     assert [entry.stage for entry in plan] == stages
-    assert all(entry.run == (entry.reason != "reused") for entry in plan)
-    return {entry.stage.name: entry.reason for entry in plan}
+    assert all(entry.run == bool(entry.reason) for entry in plan)
+    return {entry.stage.name: entry.reason or "reused" for entry in plan}
 
 
 # Fingerprints
@@ -103,6 +104,24 @@ def test_forced_stages_run_with_what_follows(finished):
     assert found == {"a": "reused", "b": "forced", "b/c": "follows b", "d": "reused"}
     with pytest.raises(UserError, match="no stage 'e'; the stages are a, b, b/c, d"):
         make_plan(finished, chain(), "e")
+
+
+def test_a_shared_plan_names_the_run_that_each_stage_is_taken_from(finished, tmp_path):
+    """The first finished one, or one planned before; not one whose files are missing."""
+    stages = chain(rate=1, size=(4, 2))
+    (finished / "a/0.bin").unlink()
+    new, planned = tmp_path / "new", {stages[3].fingerprint: Path("elsewhere")}
+    plan = plan_sharing(new, make_plan(new, stages), [tmp_path / "none", finished], planned)
+    assert [(entry.run, entry.reason) for entry in plan] == [
+        (True, "not made yet"),
+        (False, f"of {finished}"),
+        (False, f"of {finished}"),
+        (False, f"of {finished}"),
+    ]
+    assert planned[stages[0].fingerprint] == new
+    later = plan_sharing(finished, make_plan(finished, stages), [finished], planned)
+    assert [entry.run for entry in later] == [False] * 4 and later[0].reason == f"of {new}"
+    assert later[3].reason == ""
 
 
 def test_missing_and_added_files_are_noticed(finished):

@@ -124,14 +124,18 @@ def category_chart(title: str, categories: Sequence[str], series: Sequence[Serie
     ticks = nice_ticks(min(values, default=0), max(values, default=1), 5)
     width, bottom = _WIDE[0] - _LEFT - _RIGHT, _WIDE[1] - _BOTTOM
 
-    def place(index: int, number: int, value: float) -> tuple[float, float]:
-        # Side by side, so that equal values of several series are all seen.
-        beside = (number - (len(series) - 1) / 2) * _BESIDE
-        across = _LEFT + (index + 0.5) / len(categories) * width + beside
-        down = _TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (bottom - _TOP)
-        return round(across, 1), round(down, 1)
+    def height(value: float) -> float:
+        return round(_TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (bottom - _TOP), 1)
 
-    parts = [_grid(place(0, 0, tick)[1], tick, _WIDE[0]) for tick in ticks]
+    def place(index: int, number: int, value: float) -> tuple[float, float]:
+        # Side by side, so that equal values of several series are all seen; around the category's
+        # middle, whichever of the series have values there.
+        there = [other for other, one in enumerate(series) if one.values[index]]
+        beside = (there.index(number) - (len(there) - 1) / 2) * _BESIDE
+        across = _LEFT + (index + 0.5) / len(categories) * width + beside
+        return round(across, 1), height(value)
+
+    parts = [_grid(height(tick), tick, _WIDE[0]) for tick in ticks]
     for index, category in enumerate(categories):
         across = round(_LEFT + (index + 0.5) / len(categories) * width, 1)
         parts.append(

@@ -113,6 +113,14 @@ def test_equal_values_of_two_series_do_not_hide_each_other() -> None:
     assert places[1][0] - places[0][0] >= 6 and places[0][1] == places[1][1]
 
 
+def test_a_dot_by_itself_stands_over_its_network_however_many_series_there_are() -> None:
+    series = [Series(str(n), [[1.0], [2.0] if n == 0 else []], n) for n in range(8)]
+    svg = ElementTree.fromstring(category_chart("mIoU", ["M(0)", "M(1,0)"], series))
+    (name,) = [node for node in svg.iter("text") if node.text == "M(1,0)"]
+    (alone,) = [x for x, y in dots(svg) if y != dots(svg)[0][1]]
+    assert alone == float(name.get("x", ""))
+
+
 def test_a_network_that_a_run_lacks_has_no_dot_and_the_line_goes_on() -> None:
     chart = category_chart("mIoU", ["a", "b", "c"], [Series("run", [[1.0], [], [2.0]], 1)])
     svg = ElementTree.fromstring(chart)

@@ -155,8 +155,10 @@ def plan_sharing(
     shared = []
     for entry in plan:
         stage = entry.stage
-        holder = _holder(others, stage) or planned.get(stage.fingerprint)
-        shared.append(Entry(stage, False, f"of {holder}") if entry.run and holder else entry)
+        holder = None
+        if entry.run:
+            holder = _holder(others, stage) or planned.get(stage.fingerprint)
+        shared.append(Entry(stage, False, f"of {holder}") if holder else entry)
         planned.setdefault(stage.fingerprint, folder)
     return shared
 

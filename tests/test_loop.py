@@ -540,15 +540,13 @@ def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path
     folder = tmp_path / "ablation"
     arguments = ["ablate", "--iterations", 0, 1, f"out={folder}"]
 
-    def plans(*options: str) -> list[tuple[str, str]]:
+    def plans(*options: str, shared: int = 0) -> list[tuple[str, str]]:
         assert command(*arguments, *options) == 0
         said = capsys.readouterr().out
-        assert said.count(f"of {folder}/as-configured/K0-N1/seed-0") == (5 if not made else 0)
+        assert said.count(f"of {folder}/as-configured/K0-N1/seed-0") == shared
         return re.findall(r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", said)
 
-    made = False
-    assert plans("--dry-run") == [("5", "5"), ("8", "13")] and not folder.exists()
-    made = True
+    assert plans("--dry-run", shared=5) == [("5", "5"), ("8", "13")] and not folder.exists()
     assert plans() == [("5", "5"), ("8", "13")]
     assert plans("--dry-run") == [("0", "5"), ("0", "13")]
     cells = {k: type(tiny_run)(folder / f"as-configured/K{k}-N1/seed-0") for k in (0, 1)}

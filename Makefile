@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	@echo "The whole loop on rendered streets: about ten minutes on two CPU cores"
+	@echo "The whole loop on rendered streets: five to ten minutes on two CPU cores"
 	$(BIN)/python pipeline.py run --config configs/demo.yaml
 
 test: $(VENV)/installed-dev

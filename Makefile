@@ -1,10 +1,12 @@
 # make demo: environment, installation and the whole loop on rendered streets.
 # make test: the same environment with the test tools, and the tests.
+# make test-fast: without those of killed runs, several processes, browsers and packaging.
+# make test-long: all tests, with those that take too long for every day or need a GPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast test-long lint clean
 
 demo: $(VENV)/installed
 	@echo "The whole loop on rendered streets: five to ten minutes on two CPU cores"
@@ -13,9 +15,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
+
+test-long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m ""
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p $(VENV)/types
+	ln -sfn ../.. $(VENV)/types/bdl
 	$(BIN)/mypy
 
 $(VENV)/bin/python:

@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from bdl.runtime.config import TranslationWeights
+from bdl.segmentation import losses
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.translation.train import Discriminators, Translator, generator_losses, weighted_sum
 from benchmarks.common import table
-from runtime.config import TranslationWeights
-from segmentation import losses
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.networks.discriminator import OutputDiscriminator
-from translation.train import Discriminators, Translator, generator_losses, weighted_sum
 
 
 class _Traffic(TorchDispatchMode):

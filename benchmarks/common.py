@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, profile
 
-from runtime.files import write_json
-from runtime.memory import PeakMemory
+from bdl.runtime.files import write_json
+from bdl.runtime.memory import PeakMemory
 
 Numbers = Mapping[str, Tensor | float]
 Work = Callable[[], Numbers]

@@ -16,6 +16,8 @@ from functools import partial
 
 import torch
 
+from bdl.segmentation.networks import Segmenter, build_segmenter
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from benchmarks import segmentation_step, translation_step
 from benchmarks.common import (
     Measured,
@@ -28,8 +30,6 @@ from benchmarks.common import (
     table,
     tell,
 )
-from segmentation.networks import Segmenter, build_segmenter
-from segmentation.networks.discriminator import OutputDiscriminator
 
 LITE0 = "timm:tf_efficientnet_lite0"
 WAYS = {"without search": False, "with search": True}

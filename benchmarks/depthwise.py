@@ -13,11 +13,11 @@ from functools import partial
 import torch
 from torch import nn
 
+from bdl.domains.streets.materials import CLASSES
+from bdl.runtime.device import channels_last
+from bdl.segmentation import losses
+from bdl.segmentation.networks import build_segmenter
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from domains.streets import CLASSES
-from runtime.device import channels_last
-from segmentation import losses
-from segmentation.networks import build_segmenter
 
 
 def step(options: argparse.Namespace, *, dilated: bool, layout: torch.memory_format) -> Work:

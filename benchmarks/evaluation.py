@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bdl.domains.streets.scene import render_street
+from bdl.segmentation.evaluate import ConfusionMatrix
+from bdl.segmentation.predict import upsampled_argmax
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from domains.streets import render_street
-from segmentation.evaluate import ConfusionMatrix
-from segmentation.predict import upsampled_argmax
 
 CLASSES = 19
 STRIDE = 16  # of the score maps to the labels: 8, of an input of half the labels' size

@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bdl.domains.datasets import Sample
+from bdl.domains.loading import WholeImages
+from bdl.domains.streets.scene import render_street
+from bdl.runtime.config import Config
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.run import Run
+from bdl.translation.stages import image_path
+from bdl.translation.train import Translator
+from bdl.translation.translate import export_translations
 from benchmarks import published
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from domains.datasets import Sample
-from domains.loading import WholeImages
-from domains.streets import render_street
-from runtime.config import Config
-from runtime.console import Console
-from runtime.device import make_fabric
-from translation.export import export_translations, image_path
-from translation.train import Translator
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> tuple[Translator, list[Sample]]:
@@ -76,21 +78,12 @@ def ours(options: argparse.Namespace, precision: str = "auto") -> Work:
     translator, samples = prepare(options, folder)
     fabric = make_fabric(Config(device=options.device, precision=precision))
     images = WholeImages(samples, tuple(options.size))
-    console = Console(speaking=False)
+    run = Run(folder, fabric, Console(speaking=False), workers=options.workers)
 
     def work() -> Numbers:
         out = Path(temporary.name) / "translated"
         shutil.rmtree(out, ignore_errors=True)
-        export_translations(
-            fabric,
-            console,
-            "export",
-            out,
-            translator,
-            images,
-            workers=options.workers,
-            frames=[],
-        )
+        export_translations(run, out, translator, images, frames=[])
         return mean_level([image_path(out, sample.name) for sample in samples])
 
     return work

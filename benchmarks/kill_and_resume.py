@@ -108,7 +108,9 @@ class Runs:
         self.config, self.overrides = config, overrides
         self._server = multiprocessing.get_context("forkserver")
         # Imported once, by the server that all are forked from: a process starts in an instant.
-        self._server.set_forkserver_preload(["pipeline"])
+        self._server.set_forkserver_preload(
+            ["bdl.execution", "bdl.segmentation.train", "bdl.translation.train"]
+        )
 
     def arguments(self, out: Path) -> list[str]:
         return ["run", "--config", str(self.config), f"out={out}", *self.overrides]
@@ -149,7 +151,7 @@ def _run(arguments: list[str]) -> None:
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        from pipeline import main
+        from bdl.pipeline import main
 
         status = main(arguments)
     sys.exit(status)

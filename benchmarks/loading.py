@@ -23,12 +23,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from bdl.domains.cache import ImageCache
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import IGNORE, load_label_space
+from bdl.domains.loading import TrainingSamples, View, training_batches
+from bdl.domains.streets.scene import render_street
 from benchmarks.common import PUBLISHED, Numbers, Work, describe, in_turns, make_parser, table, tell
-from domains.cache import ImageCache
-from domains.datasets import Sample
-from domains.label_space import IGNORE, load_label_space
-from domains.loading import TrainingSamples, View, training_batches
-from domains.streets import render_street
 
 DRAWN, STORED, RESIZED = (638, 351), (1914, 1052), (1280, 720)  # width, height
 GRAIN = 1.0  # standard deviation of the noise, in grey levels

@@ -42,17 +42,18 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from domains.datasets import Sample
-    from domains.label_space import load_label_space
-    from domains.loading import WholeImages
-    from domains.streets import render_street
-    from runtime.config import PseudoLabelConfig
-    from runtime.console import Console, Task
-    from runtime.memory import PeakMemory
-    from segmentation.networks import build_segmenter
-    from segmentation.pseudo_labels import make_pseudo_labels
-    from translation.export import export_translations
-    from translation.train import Translator
+    from bdl.domains.datasets import Sample
+    from bdl.domains.label_space import load_label_space
+    from bdl.domains.loading import WholeImages
+    from bdl.domains.streets.scene import render_street
+    from bdl.runtime.config import PseudoLabelConfig
+    from bdl.runtime.console import Console, Task
+    from bdl.runtime.memory import PeakMemory
+    from bdl.runtime.run import Run
+    from bdl.segmentation.networks import build_segmenter
+    from bdl.segmentation.pseudo_labels import make_pseudo_labels
+    from bdl.translation.train import Translator
+    from bdl.translation.translate import export_translations
 
     looks: list[tuple[float, int, int]] = []
     peaks: list[float] = []  # MB, of the first images
@@ -101,7 +102,7 @@ def main() -> int:
         samples = [Sample(f"{i:05d}", folder / "image.png", None) for i in range(options.images)]
         images = WholeImages(samples, size)
         torch.manual_seed(0)
-        console = Watched()
+        run = Run(folder, fabric, Watched(), workers=options.workers)
         before = usage()
         for name in STAGES if options.only is None else (options.only,):
             looks.clear()
@@ -109,15 +110,12 @@ def main() -> int:
             peak()
             if name == "export":
                 translator = Translator(4, 1).eval()
-                export_translations(
-                    fabric, console, name, folder / name, translator, images,
-                    workers=options.workers, frames=[0],
-                )  # fmt: skip
+                export_translations(run.named(name), folder / name, translator, images, [0])
             else:
                 network = build_segmenter("compact", space.num_classes, width=4)
                 make_pseudo_labels(
-                    fabric, console, name, folder / name, network, [images], size, space,
-                    PseudoLabelConfig(), options.workers,
+                    run.named(name), folder / name, network, [images], size, space,
+                    PseudoLabelConfig(),
                 )  # fmt: skip
             after = usage()
             first, last = looks

@@ -17,15 +17,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import load_label_space
+from bdl.domains.loading import WholeImages
+from bdl.runtime.config import Config, PseudoLabelConfig
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.run import Run
+from bdl.segmentation.networks.base import ParameterGroup, Segmenter
+from bdl.segmentation.pseudo_labels import make_pseudo_labels
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from domains.datasets import Sample
-from domains.label_space import load_label_space
-from domains.loading import WholeImages
-from runtime.config import Config, PseudoLabelConfig
-from runtime.console import Console
-from runtime.device import make_fabric
-from segmentation.networks.base import ParameterGroup, Segmenter
-from segmentation.pseudo_labels import make_pseudo_labels
 
 CLASSES, IGNORE, CAP = 19, 255, 0.9
 
@@ -117,23 +118,20 @@ def ours(options: argparse.Namespace) -> Work:
     fabric = make_fabric(Config(device=options.device))
     space = load_label_space("cityscapes19")
     images = WholeImages(samples, tuple(options.size))
-    console = Console(speaking=False)
+    run = Run(Path(temporary.name), fabric, Console(speaking=False), workers=options.workers)
 
     def work() -> Numbers:
         made = make_pseudo_labels(
-            fabric,
-            console,
-            "pseudo labels",
+            run,
             Path(temporary.name) / "ours",
             network,
             [images],
             tuple(options.size),
             space,
             PseudoLabelConfig(),
-            options.workers,
         )
-        found = [entry["threshold"] for entry in made["classes"].values()]
-        return {"kept": made["kept"], **{f"threshold {i}": t for i, t in enumerate(found)}}
+        found = {f"threshold {i}": one.threshold for i, one in enumerate(made.classes)}
+        return {"kept": made.kept, **found}
 
     return work
 

@@ -10,19 +10,22 @@ from the same random weights.
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bdl.runtime.config import Config, SegmentationConfig
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.run import Run
+from bdl.segmentation.networks import Segmenter
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.train import SegmentationStep
 from benchmarks import published
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from runtime.config import Config, SegmentationConfig
-from runtime.device import make_fabric
-from segmentation.networks import Segmenter
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.networks.discriminator import OutputDiscriminator
-from segmentation.train import SegmentationStep
 
 CLASSES, BRANCHES, IGNORE = 19, 2, 255
 LAMBDA_ADV, LR, LR_D = 1e-3, 2.5e-4, 1e-4
@@ -102,8 +105,9 @@ def ours(
     build: Callable[[], tuple[Segmenter, OutputDiscriminator]] = networks,
 ) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
-    recipe = SegmentationConfig()
-    learn = SegmentationStep(fabric, recipe, *build(), compiled=compiled)
+    run = Run(Path(), fabric, Console(speaking=False), compile=compiled)
+    recipe, (network, discriminator) = SegmentationConfig(), build()
+    learn = SegmentationStep(run, recipe.optimizer, network, recipe.adversarial, discriminator)
     source, target = (
         (image.contiguous(memory_format=torch.channels_last), label)
         for image, label in (batch(options, "source"), batch(options, "target"))

@@ -9,19 +9,22 @@ that `precision=auto` chooses. The networks are the published ones, from the sam
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bdl.runtime.config import Config, GeneratorConfig, TranslationConfig
+from bdl.runtime.console import Console
+from bdl.runtime.device import channels_last, make_fabric
+from bdl.runtime.run import Run
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.predict import frozen_scores
+from bdl.translation.pool import FakePool
+from bdl.translation.train import Discriminators, TranslationStep, Translator
 from benchmarks import published
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
-from runtime.config import Config, GeneratorConfig, TranslationConfig
-from runtime.device import channels_last, make_fabric
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.predict import frozen_scores
-from translation.pool import FakePool
-from translation.train import Discriminators, TranslationStep, Translator
 
 CLASSES, BRANCHES = 19, 2
 
@@ -120,19 +123,23 @@ def ours(
     checkpointing: bool = False,
 ) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
+    run = Run(
+        Path(),
+        fabric,
+        Console(speaking=False),
+        compile=compiled,
+        gradient_checkpointing=checkpointing,
+    )
     translator, discriminators, network = networks(options)
     recipe = TranslationConfig(
         generator=GeneratorConfig(options.width, options.blocks),
         discriminator_width=options.width,
-        gradient_checkpointing=checkpointing,
     )
     pools = [FakePool(recipe.pool_size, seed) for seed in (0, 1)]
     score_maps = frozen_scores(fabric, channels_last(network))
-    learn = TranslationStep(
-        fabric, recipe, translator, discriminators, score_maps, pools, compiled=compiled
-    )
+    learn = TranslationStep(run, recipe, translator, discriminators, score_maps, pools)
     a, b = (image.contiguous(memory_format=torch.channels_last) for image in images(options))
-    return lambda: learn(a, b, recipe.lr)
+    return lambda: learn(a, b, 1.0)
 
 
 COMPILED, CHECKPOINTING = "ours, auto, compiled", "ours, auto, checkpointing"

@@ -7,36 +7,30 @@ FOLDER/predictions.png, what each of them sees in some validation images; and, w
 rendered, FOLDER/translations.png. Photos, translated or not, stay in the run.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
-
-from domains.datasets import spread  # noqa: E402
-from runtime.charts import Line, line_chart, standalone  # noqa: E402
-from runtime.files import write_text  # noqa: E402
-from runtime.report import symbol  # noqa: E402
+from bdl.domains.datasets import spread
+from bdl.reports.charts import Line, line_chart, standalone
+from bdl.reports.records import Record, records_in
+from bdl.runtime.files import write_text
+from bdl.runtime.metrics import TrainingMetrics
+from bdl.segmentation.stages import Evaluation, prediction_path
+from bdl.translation.stages import Translated, image_path
 
 WIDTH, GAP, HEADING, ROWS = 240, 6, 22, 3  # pixels, but for the rows
 
 
-def networks(run: Path) -> dict[str, Path]:
-    """The folders of the segmentation networks by their names, in the loop's order."""
-    stages = [run / "source-only", *sorted(run.glob("k*/segmentation-*"))]
-    return {symbol(stage.relative_to(run).as_posix()): stage for stage in stages}
-
-
-def curves(run: Path) -> str:
+def curves(records: list[Record]) -> str:
     """The chart as SVG, a line for each network that the run trained, not those given to it."""
-    lines = []
-    for place, (name, stage) in enumerate(networks(run).items(), start=1):
-        rows = json.loads((stage / "metrics.json").read_text(encoding="utf-8")).get("curves", [])
-        if rows:
-            lines.append(Line(name, [(row["step"], row["source"]) for row in rows], place))
+    networks = [record for record in records if record.segmenter is not None]
+    lines = [
+        Line(record.symbol, [(row["step"], row["source"]) for row in record.metrics.curves], color)
+        for color, record in enumerate(networks, start=1)
+        if isinstance(record.metrics, TrainingMetrics) and record.metrics.curves
+    ]
     title = "cross entropy on the source's labels by step"
     return standalone(line_chart(title, lines), {line.name: line.color for line in lines})
 
@@ -58,20 +52,23 @@ def sheet(columns: dict[str, list[Path]]) -> Image.Image:
     return image
 
 
-def predictions(run: Path) -> Image.Image:
+def predictions(records: list[Record]) -> Image.Image:
     """A row an image, of those whose predictions the evaluation keeps."""
-    folders = {name: stage / "evaluation" / "predictions" for name, stage in networks(run).items()}
+    folders = {
+        record.symbol: prediction_path(record.folder, 0).parent
+        for record in records
+        if record.kind == Evaluation.kind
+    }
     return sheet({name: sorted(folder.glob("*.png"))[:ROWS] for name, folder in folders.items()})
 
 
-def translations(run: Path) -> Image.Image:
+def translations(records: list[Record], source: list[Path]) -> Image.Image:
     """A row a scene: the source's image, and its translation by each translator."""
-    source = sorted((run / "data" / "source" / "images").glob("*.png"))
     shown = [source[number] for number in spread(len(source), ROWS)]
     columns = {"source": shown}
-    for stage in sorted(run.glob("k*/translated")):
-        files = [stage / "images" / file.name for file in shown]
-        columns[f"F({stage.parent.name[1:]})"] = files
+    for record in records:
+        if record.kind == Translated.kind:
+            columns[record.symbol] = [image_path(record.folder, file.stem) for file in shown]
     return sheet(columns)
 
 
@@ -79,7 +76,9 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python docs/draw_results.py RUN FOLDER")
     run, folder = map(Path, sys.argv[1:])
-    write_text(folder / "curves.svg", curves(run))
-    predictions(run).save(folder / "predictions.png", optimize=True)
-    if (run / "data" / "source" / "images").is_dir():
-        translations(run).save(folder / "translations.png", optimize=True)
+    records = records_in(run)
+    write_text(folder / "curves.svg", curves(records))
+    predictions(records).save(folder / "predictions.png", optimize=True)
+    source = sorted((run / "data" / "source" / "images").glob("*.png"))
+    if source:
+        translations(records, source).save(folder / "translations.png", optimize=True)

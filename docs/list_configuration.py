@@ -1,45 +1,57 @@
-"""docs/configuration.md, from the dataclasses of runtime/config.py and the comments in them.
+"""docs/configuration.md, from the dataclasses of runtime/config_keys.py and the comments in them.
 
 python docs/list_configuration.py
 """
 
 import ast
+import inspect
 import io
 import sys
 import tokenize
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bdl.runtime import config_keys
+from bdl.runtime.config_keys import Config, Key, all_keys, value_at
+from bdl.runtime.values import plain
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from anywhere, installed or not
 
-from runtime.config import Config, value_at  # noqa: E402
-
-SOURCE, PAGE = ROOT / "runtime" / "config.py", ROOT / "docs" / "configuration.md"
+PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """\
 # Every key of the configuration
 
-A YAML file sets keys by section, the command line as `section.key=value`; what neither sets has the
-default, which is the paper's GTA5 to Cityscapes recipe with DeepLab-v2. `base: NAME` (or a list) at
-the top of a file builds on other files: those beside it, or the project's own. An unknown key or a
-value of the wrong type is an error that names the nearest right key. `null` is YAML's word for
-nothing.
+A YAML file sets keys by section. The command line sets them as `section.key=value` and wins. A key
+that neither sets has its default. The defaults are the paper's GTA5 to Cityscapes recipe with
+DeepLab-v2, except that the learning rate follows the training (`segmentation.schedule.steps`).
 
-*Written by `python docs/list_configuration.py` from `runtime/config.py`; change it there.*
+- `base: NAME` (or a list) at the top of a file builds on other files: those beside it, or the
+  project's own.
+- An unknown key or a value of the wrong type is an error that names the nearest right key.
+- `null` is YAML's word for nothing. `data.validation: null` trains without measuring;
+  `data.target: null` needs `iterations: 0`.
+- Text is taken as it is written: `data.target.split=0016` and `out='runs/trial #2'` need no further
+  quotes, nor do classes named `yes` and `no`. A leading `~` of a path is the home folder.
+- `${oc.env:NAME}` stands for an environment variable, `${section.key}` for another key's value.
+- `bdl show-config --config FILE key=value` prints the whole configuration and marks what is not the
+  default.
+
+*Written by `python docs/list_configuration.py` from `runtime/config_keys.py`; change it there.*
 """
 
 
 def page() -> str:
-    text = SOURCE.read_text(encoding="utf-8")
-    classes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
-    return HEAD + "".join(sections(classes, comments(text), "Config", ""))
+    said = comments(inspect.getsource(config_keys))
+    return HEAD + "".join(sections(said, Config, ""))
 
 
-def comments(text: str) -> dict[int, str]:
-    """Comments by line: a field's own, or those of whole lines just above it."""
-    found: dict[int, str] = {}
+def comments(text: str) -> dict[tuple[str, str], str]:
+    """The comments of fields by the names of class and field: a field's own, or those of whole
+    lines just above it."""
+    own: dict[int, str] = {}
     above: list[str] = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -47,43 +59,62 @@ def comments(text: str) -> dict[int, str]:
             if token.line.lstrip().startswith("#"):
                 above.append(said)
             else:
-                found[token.start[0]] = said
+                own[token.start[0]] = said
         elif token.type == tokenize.NEWLINE:
             if above:
-                found.setdefault(token.start[0], " ".join(above))
+                own.setdefault(token.start[0], " ".join(above))
             above = []
-    return found
+    return {
+        (node.name, item.target.id): own.get(item.end_lineno or 0, "")
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef)
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
 
 
 def sections(
-    classes: dict[str, ast.ClassDef], said: dict[int, str], name: str, prefix: str
+    said: dict[tuple[str, str], str], kind: Any, prefix: str, about: str = ""
 ) -> list[str]:
     """The section of a dataclass, and after it those of its fields that are dataclasses."""
-    title = f"`{prefix.rstrip('.')}`" if prefix else "Top level"
-    parts = [f"\n## {title}\n"]
-    about = ast.get_docstring(classes[name])
-    if about:
-        parts.append(f"\n{about}\n")
+    parts = [f"\n## {f'`{prefix}`' if prefix else 'Top level'}\n"]
+    # Dataclasses without a docstring get one that lists their fields.
+    own = "" if kind.__doc__.startswith(f"{kind.__name__}(") else inspect.cleandoc(kind.__doc__)
+    if own or about:
+        parts.append(f"\n{' '.join(filter(None, (own, about)))}\n")
     rows, inner = [], []
-    for field in classes[name].body:
-        if not isinstance(field, ast.AnnAssign):
+    for item in fields(kind):
+        name = f"{prefix}.{item.name}" if prefix else item.name
+        key = all_keys()[name]
+        meaning = _meaning(said, kind, item.name)
+        if key.is_section:
+            inner += sections(said, key.hint, name, meaning)
             continue
-        assert isinstance(field.target, ast.Name)
-        key, kind = prefix + field.target.id, ast.unparse(field.annotation)
-        if kind in classes:
-            inner += sections(classes, said, kind, f"{key}.")
-            continue
-        meaning = said.get(field.end_lineno or 0, "").replace("|", "\\|")
-        default = shown(value_at(Config(), key))
-        rows.append(f"| `{key}` | {kind.replace('|', 'or')} | {default} | {meaning} |\n")
+        cells = (f"`{name}`", _type(key), str(key.range or ""), shown(value_at(Config(), name)))
+        rows.append(f"| {' | '.join((*cells, _in_table(meaning)))} |\n")
     if rows:
-        parts.append("\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
+        parts.append(
+            "\n| key | type | range | default | meaning |\n| --- | --- | --- | --- | --- |\n"
+        )
     return [*parts, *rows, *inner]
+
+
+def _meaning(said: dict[tuple[str, str], str], kind: type, name: str) -> str:
+    """The comment of a field, of its own class or of the one that it is inherited from."""
+    return next(said[base.__name__, name] for base in kind.__mro__ if (base.__name__, name) in said)
+
+
+def _type(key: Key) -> str:
+    return _in_table(str(key)) + (" or null" if key.optional else "")
+
+
+def _in_table(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def shown(value: Any) -> str:
     """A default as YAML has it."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=200)
+    text = yaml.safe_dump(plain(value), default_flow_style=True, width=200)
     return f"`{text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
 
 

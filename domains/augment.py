@@ -2,12 +2,16 @@
 
 import numpy as np
 import torch
-from kornia.enhance import adjust_contrast, adjust_hue, adjust_saturation
+from kornia.enhance import (
+    adjust_contrast_with_mean_subtraction,
+    adjust_hue,
+    adjust_saturation,
+)
 from torch import Tensor
 
-from domains.label_space import IGNORE
-from runtime.config import AugmentationConfig
-from runtime.device import random_for
+from bdl.domains.label_space import IGNORE
+from bdl.runtime.config import AugmentationConfig
+from bdl.runtime.device import random_for
 
 
 def jitter_colors(
@@ -44,7 +48,8 @@ def jitter_colors(
     if config.brightness:
         images = (images * brightness.view(-1, 1, 1, 1)).clamp(0, 1)
     if config.contrast:
-        images = adjust_contrast(images, contrast)
+        # Of kornia's two, the one that keeps the mean: `adjust_contrast` scales brightness.
+        images = adjust_contrast_with_mean_subtraction(images, contrast)
     if config.saturation:
         images = adjust_saturation(images, saturation)
     if config.hue:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
@@ -9,16 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from filelock import FileLock
 
-from runtime.config import DataConfig
-from runtime.errors import UserError
-from runtime.files import atomic, remove_partial, write_text
-from runtime.lock import require_writable
+from bdl.runtime.config import DataConfig
+from bdl.runtime.console import log
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import atomic, partials, write_text
+from bdl.runtime.lock import held, require_writable
+from bdl.runtime.ownership import mark
 
+CACHE = "cache of decoded images"  # what its folder is for
 _ENDING = ".pixels"
-_USED = "bytes"  # a file that tells how many bytes all entries have
-_LOCK = "lock"
+_USED = "cache.bytes"  # a file that tells how many bytes all entries have
+_LOCK = "cache.lock"
+_IS_PART = re.compile("[0-9a-f]{2}")  # the folders of the entries
+_IS_ENTRY = re.compile(f"[0-9a-f]{{64}}{re.escape(_ENDING)}")
 
 
 class ImageCache:
@@ -37,14 +42,27 @@ class ImageCache:
     def prepare(self) -> None:
         """Make the folder and count what is in it; what a kill left half written goes.
 
+        Other things in the folder are left alone: only files with names that a cache gives are
+        counted or removed.
+
         Raises UserError if the folder cannot be written to.
         """
         require_writable(self.folder, "data.cache")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / _LOCK):
-            remove_partial(self.folder)
-            sizes = (file.stat().st_size for file in self.folder.glob(f"*/*{_ENDING}"))
-            write_text(self.folder / _USED, str(sum(sizes)))
+        mark(self.folder, CACHE)
+        with held(self.folder / _LOCK):
+            used = 0
+            for entry in self.folder.iterdir():
+                if not _IS_PART.fullmatch(entry.name) or not entry.is_dir():
+                    continue
+                for partial in partials(entry):
+                    if _IS_ENTRY.match(partial.name):
+                        partial.unlink(missing_ok=True)
+                used += sum(
+                    file.stat().st_size
+                    for file in entry.iterdir()
+                    if _IS_ENTRY.fullmatch(file.name)
+                )
+            write_text(self.folder / _USED, str(used))
 
     def pixels(self, file: Path, form: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """What `make` makes of the image `file`, kept since an earlier call where possible.
@@ -77,7 +95,7 @@ class ImageCache:
         line = json.dumps(head).encode() + b"\n"
         size = len(line) + pixels.nbytes
         try:
-            with FileLock(self.folder / _LOCK):
+            with held(self.folder / _LOCK):
                 before = entry.stat().st_size if entry.exists() else 0
                 used = int((self.folder / _USED).read_text(encoding="ascii")) - before + size
                 if used > self.limit:
@@ -87,15 +105,16 @@ class ImageCache:
                     opened.write(line)
                     opened.write(pixels.data)
                 (self.folder / _USED).write_text(str(used), encoding="ascii")
-        except (UserError, OSError, ValueError):
+        except (UserError, OSError, ValueError) as error:
             self._full = True  # the disk is full, or the cache was removed: training needs neither
+            log.info("data.cache: %s is not added to any more: %s", self.folder, error)
 
 
 def make_cache(config: DataConfig) -> ImageCache | None:
     """The cache that a configuration asks for, if it does."""
     if config.cache is None:
         return None
-    return ImageCache(Path(config.cache).expanduser(), config.cache_gb * 1e9)
+    return ImageCache(Path(config.cache), config.cache_gb * 1e9)
 
 
 def _read(entry: Path, stamp: list[int]) -> np.ndarray | None:

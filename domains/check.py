@@ -1,47 +1,65 @@
-"""All that is wrong with the data, found before anything is trained: every file, not the first."""
+"""All that is wrong with the data, found before anything is trained: every file, not the first.
 
-import glob
+`check` lists it, `run` refuses it: one function for both.
+"""
+
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+from bdl.domains.datasets import Sample, images_of, list_samples
+from bdl.domains.guard import look_at
+from bdl.domains.index import Index
+from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
+from bdl.domains.problem import Problem
+from bdl.domains.views import View
+from bdl.runtime.config import Config
+from bdl.runtime.console import Console, log
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import PARTIAL
 
-from domains.datasets import Sample, find_samples, layout_of
-from domains.images import check_image, open_image, open_label
-from domains.inspection import find_flaws
-from domains.label_space import IGNORE
-from domains.loading import View
-from domains.problem import ROLES, Problem
-from runtime.console import Console, log
-from runtime.errors import UserError
-
-_READERS = 8  # threads that decode
 _LONGEST_NAME = 255  # bytes that file systems allow
-_MADE = ".png.partial"  # what the longest file name that is made of a sample's adds to it
+_MADE = f".png{PARTIAL}"  # what the longest file name that is made of a sample's adds to it
 
 
-def check_data(
-    problem: Problem, views: dict[str, list[View]], pixels: bool, console: Console
+def check_problem(
+    config: Config, problem: Problem, pixels: bool, crops: bool, console: Console
 ) -> list[str]:
-    """Everything wrong with the data sets of `problem`, a line each that says what to do.
+    """Everything wrong with the data sets of a configuration, a line each that says what to do.
 
-    `views` are the cuts that training makes of each role's images. Headers of all files are read,
-    with `pixels` all pixels. What `on_error: skip` will leave out is logged, not returned. Rendered
-    roles have no files yet and are right by construction.
+    What the files hold is logged, a few lines a role, and what `on_error: skip` will leave out.
+    Headers of all files are read, and pixels of some label files. Rendered roles have no files yet
+    and are right by construction.
+
+    Args:
+        config: The configuration.
+        problem: Its data sets.
+        pixels: Whether all pixels of all files are looked at.
+        crops: Whether crops that do not fit are problems.
+        console: Shows progress.
     """
-    return [
+    views: dict[str, list[View]] = {}
+    given = config.translation.images
+    augmentation, translation = config.segmentation.augmentation, config.translation
+    for role in [role for role in ("source", "target") if crops and role in problem.roles]:
+        views[role] = [View(problem.size(role), crop=augmentation.crop, scale=augmentation.scale)]
+        if given is None and config.iterations:
+            views[role].append(View(width=translation.load_width, crop=translation.crop))
+    problems = [
         line
-        for role in ROLES
+        for role in problem.roles
         if not problem.is_rendered(role)
         for line in _check_role(problem, role, views.get(role, []), pixels, console)
     ]
-
-
-def check_samples(samples: Sequence[Sample], title: str, console: Console) -> list[str]:
-    """The flaws that headers tell of."""
-    with console.track(f"looking at {title}", len(samples), unit="samples") as task:
-        return [line for _, line in find_flaws(list(samples), task.advance)]
+    if given is not None and not problems:
+        key = "translation.images"
+        try:
+            source = [Sample(name, Path(name), None) for name in problem.source.names()]
+            images = images_of(source, Path(given).expanduser(), key)
+        except UserError as error:
+            return [*problems, str(error)]
+        samples = [Sample(name, file, None) for name, file in sorted(images.items())]
+        problems += [line for _, line in find_flaws(samples, Index(None, console), key)]
+    return problems
 
 
 def _check_role(
@@ -50,33 +68,30 @@ def _check_role(
     domain, key = problem.domain(role), f"data.{role}"
     found = []
     try:
-        samples = find_samples(domain, key, labelled=role != "target")
+        inspection = problem.inspect(role, pixels)
     except UserError as error:
         found.append(str(error))
         try:  # What is wrong with labels or their names leaves the images to look at.
-            samples = find_samples(domain, key, labelled=False)
+            samples = list_samples(domain, key, labelled=False).samples
+            images = [Sample(sample.name, sample.image, None) for sample in samples]
+            inspection = inspect_samples(images, problem.index, key, pixels)
         except UserError:
             return found
-    found += _broken_links(Path(str(domain.root)).expanduser(), layout_of(domain, key).images)
-    found += _long_names(samples)
-    flaws = check_samples(samples, key, console)
-    found += _misfits(samples, key, views)
+    found += _long_names(inspection.samples)
+    found += _misfits(inspection, key, views)
     if pixels:
-        table = problem.table(role) if samples[0].label is not None else None
-        flaws += [line for line in _check_pixels(samples, key, table, console) if line not in flaws]
-    if domain.on_error == "skip":
-        for line in flaws:
+        _log_transparent(inspection.samples, key, problem.index)
+    if inspection.samples:
+        told = look_at(problem, role, inspection, whole=pixels)
+        console.once("\n".join(told.table))
+        for line in told.warnings:
+            log.warning("warning: %s", line)
+        found += told.problems
+    if domain.on_error == SKIP and inspection.samples:
+        for line in inspection.flaws:
             log.info("left out: %s", line)
-        flaws = []
-    return found + flaws
-
-
-def _broken_links(root: Path, pattern: str) -> list[str]:
-    return [
-        f"{root / path}: is a link that leads nowhere or to itself; replace or remove it"
-        for path in sorted(glob.glob(pattern, root_dir=root))
-        if not (root / path).exists()
-    ]
+        return found
+    return found + inspection.flaws
 
 
 def _long_names(samples: Sequence[Sample]) -> list[str]:
@@ -88,63 +103,32 @@ def _long_names(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def _misfits(samples: Sequence[Sample], key: str, views: Sequence[View]) -> list[str]:
+def _misfits(inspection: Inspection, key: str, views: Sequence[View]) -> list[str]:
     """Crops that do not fit; where all images are resized alike, one line says it."""
     found = []
     for view in views:
         if view.crop is None:
             continue
-        for sample in samples:
-            try:
-                stored = (0, 0) if view.size is not None else check_image(sample.image)
-            except UserError:
-                continue  # a flaw of the file, said elsewhere
-            width, height = (round(side * view.scale[0]) for side in view.full_size(stored))
+        count = 1 if view.size is not None else len(inspection.samples)
+        for sample, size in zip(inspection.samples[:count], inspection.sizes, strict=False):
+            width, height = (max(1, round(side * view.scale[0])) for side in view.full_size(size))
             if view.crop[0] > width or view.crop[1] > height:
                 where = key if view.size is not None else str(sample.image)
                 found.append(
                     f"{where}: the crop {view.crop[0]}x{view.crop[1]} is larger than the image, "
                     f"{width}x{height} at its smallest; choose a smaller crop"
                 )
-            if view.size is not None:
-                break
     return found
 
 
-def _check_pixels(
-    samples: Sequence[Sample], key: str, table: np.ndarray | None, console: Console
-) -> list[str]:
-    """What only decoding tells; `table` takes the ids in label files to train ids."""
-
-    def decode(sample: Sample) -> tuple[str | None, set[int]]:
-        try:
-            open_image(sample.image)
-            if sample.label is None:
-                return None, set()
-            return None, set(np.unique(np.asarray(open_label(sample.label))).tolist())
-        except UserError as error:
-            return str(error), set()
-
-    found, ids = [], set()
-    title = f"decoding {key}"
-    with (
-        ThreadPoolExecutor(_READERS) as readers,
-        console.track(title, len(samples), unit="samples") as task,
-    ):
-        for line, held in readers.map(decode, samples):
-            task.advance()
-            ids |= held
-            if line is not None:
-                found.append(line)
-    if table is None or not ids:
-        return found
-    unknown = sorted(number for number in ids - {IGNORE} if table[number] == IGNORE)
-    if len(unknown) == len(ids - {IGNORE}):
-        held_ids = ", ".join(map(str, sorted(ids)[:8]))
-        found.append(
-            f"{key}: no label file holds an id of a class (they hold {held_ids}); "
-            f"check {key}.encoding and data.label_space"
+def _log_transparent(samples: Sequence[Sample], key: str, index: Index) -> None:
+    decoded = index.decoded([sample.image for sample in samples], key)
+    shares = [found.transparent for found in decoded if found.transparent]
+    if shares:
+        log.info(
+            "%s: ignored, as transparent: %.1f %% of the pixels, in %d of %d images",
+            key,
+            100 * sum(shares) / len(samples),
+            len(shares),
+            len(samples),
         )
-    elif unknown:
-        log.info("%s: ignored, as no class of the label space: ids %s", key, unknown)
-    return found

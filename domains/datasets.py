@@ -1,23 +1,36 @@
 """Which files a data set consists of: layouts of known data sets, plain folders by pattern."""
 
-import glob
+import codecs
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.config import DomainConfig
-from runtime.console import log
-from runtime.errors import UserError
+from bdl.domains.endings import IMAGE_ENDINGS, is_image, without_ending
+from bdl.domains.matching import (
+    Match,
+    Names,
+    PassedOver,
+    fill,
+    find,
+    match_path,
+    normal,
+    parts_of,
+    require_image_pattern,
+    wildcards,
+)
+from bdl.runtime.config import DomainConfig
+from bdl.runtime.console import log
+from bdl.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where a data set keeps its images and labels, and how it counts classes.
 
-    Patterns are relative to the root; a label's path is its pattern with each `*` replaced by
-    what the same `*` of the image's pattern matched. {split} is the configuration's.
+    Patterns are relative to the root, see bdl.domains.matching; a label's path is its pattern with
+    each wildcard replaced by what the same one of the image's pattern matched. {split} is the
+    configuration's.
     """
 
     images: str
@@ -38,7 +51,6 @@ LAYOUTS = {
     ),
     "streets": Layout("images/*.png", "labels/*.png", "train_id"),
 }
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,33 @@ def layout_of(domain: DomainConfig, key: str) -> Layout:
     )
 
 
-def find_samples(domain: DomainConfig, key: str, labelled: bool) -> list[Sample]:
-    """The data set's samples, sorted by name, or in the order of its list file.
+@dataclass(frozen=True)
+class Listing:
+    """What a data set consists of, by the names of its files alone.
 
-    `key` names the domain's section in errors, e.g. "data.source". Raises UserError if the root
-    is missing, if there are no images, if two have the same name, or if a label or an image of
-    the list is missing (naming the first and the count); with `on_error: skip` what is missing is
-    left out, and its count is logged.
+    Args:
+        samples: Those whose files are there, sorted by name, or in the order of the list file.
+        flaws: One line about each sample that is not: it has no label, or its line in the list
+            file names no image.
+        passed: What lies beside them and was not taken.
+    """
+
+    samples: list[Sample]
+    flaws: list[str]
+    passed: PassedOver
+
+
+def list_samples(domain: DomainConfig, key: str, labelled: bool) -> Listing:
+    """The data set's samples, and what is wrong with those that cannot be used.
+
+    Args:
+        domain: The data set's section of the configuration.
+        key: Its name in errors, e.g. "data.source".
+        labelled: Whether samples have labels.
+
+    Raises:
+        UserError: If the root is missing, a folder cannot be listed, there are no images, or two
+            have the same name.
     """
     if domain.root is None:
         raise UserError(f"{key}.root: is not set; give the data set's folder, {key}.root=DIR")
@@ -78,23 +110,49 @@ def find_samples(domain: DomainConfig, key: str, labelled: bool) -> list[Sample]
     if not root.is_dir():
         raise UserError(f"{key}.root: {root} is not a folder; give the data set's, {key}.root=DIR")
     layout = layout_of(domain, key)
-    if labelled and layout.images.count("*") != layout.labels.count("*"):
-        raise UserError(
-            f"{key}.labels: '{layout.labels}' must have as many * as images '{layout.images}'"
-        )
-    names = _matches(root, layout.images)
-    if domain.list_file is not None:
-        names = _listed(names, Path(domain.list_file).expanduser(), key, domain.on_error)
-    if not names:
-        raise UserError(f"{key}: no images match {root / layout.images}; check root and images")
-    samples = [_sample(root, layout, image, parts if labelled else None) for image, parts in names]
+    require_image_pattern(layout.images, f"{key}.images")
+    images_root, images = _rooted(root, layout.images, f"{key}.images")
+    found = find(images_root, images)
+    matches = _without_labels(root, layout, found.matches, images_root, found.passed, key)
+    flaws: list[str] = []
+    if domain.list_file is not None and matches:
+        file = Path(domain.list_file).expanduser()
+        matches, flaws = _listed(matches, file, images_root, key)
+    elif domain.list_file is None:
+        flaws = [
+            f"{images_root / path}: is a link that leads nowhere or to itself; replace or remove it"
+            for path in found.broken
+        ]
+    if not matches and not flaws:
+        raise UserError(_nothing_found(images_root, layout.images, found.passed, key))
+    samples = [
+        Sample(_name(images, match.path), images_root / match.path, None) for match in matches
+    ]
     _require_unique_names(samples)
-    missing = [sample for sample in samples if sample.label and not sample.label.is_file()]
-    if missing:
-        problem = f"{missing[0].label}: no such label file, for image {missing[0].image}"
-        leave_out(domain.on_error, key, problem, len(missing), len(samples))
-        samples = [sample for sample in samples if sample.label and sample.label.is_file()]
-    return samples
+    if labelled:
+        samples, without = _with_labels(root, layout, samples, matches, key)
+        flaws = flaws + without
+    return Listing(samples, flaws, found.passed)
+
+
+def find_samples(domain: DomainConfig, key: str, labelled: bool) -> list[Sample]:
+    """The samples of `list_samples`; what was passed over is logged.
+
+    Raises UserError as well for a sample that cannot be used, unless `on_error: skip` leaves it
+    out, with the count in the log.
+    """
+    listing = list_samples(domain, key, labelled)
+    log_passed(listing, key)
+    if listing.flaws:
+        total = len(listing.samples) + len(listing.flaws)
+        leave_out(domain.on_error, key, listing.flaws[0], len(listing.flaws), total)
+    return listing.samples
+
+
+def log_passed(listing: Listing, key: str) -> None:
+    """Say what lies beside the data set's images and was not taken."""
+    for line in listing.passed.lines():
+        log.info("%s: passed over: %s", key, line)
 
 
 def leave_out(on_error: str, key: str, problem: str, count: int, total: int) -> None:
@@ -114,7 +172,7 @@ def leave_out(on_error: str, key: str, problem: str, count: int, total: int) -> 
 
 
 def listing(samples: list[Sample]) -> list[list[object]]:
-    """Names and sizes in bytes of the samples' files: what a fingerprint covers of them."""
+    """Names and sizes in bytes of the samples' files: what fingerprints of bdl 0.1 covered."""
     return [
         [
             sample.name,
@@ -135,12 +193,9 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
-    found = {
-        _without_ending(file.relative_to(folder).as_posix()): file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()
-    }
-    names = {sample.name for sample in samples}
+    matches = find(folder, parts_of("**/*", key)).matches
+    found = {without_ending(normal(match.path)): folder / match.path for match in matches}
+    names = {normal(sample.name) for sample in samples}
     missing = sorted(names - found.keys())
     others = sorted(found.keys() - names)
     if missing:
@@ -151,7 +206,7 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
         )
     if others:
         log.info("%s: %d files belong to no source image: %s", key, len(others), _some(others))
-    return {name: found[name] for name in names}
+    return {sample.name: found[normal(sample.name)] for sample in samples}
 
 
 def _some(names: list[str]) -> str:
@@ -170,44 +225,78 @@ def spread(available: int, count: int) -> list[int]:
     return [place * (available - 1) // max(1, count - 1) for place in range(count)]
 
 
-def _matches(root: Path, pattern: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Relative paths that match, sorted, each with what its stars stand for."""
-    expression = re.compile("([^/]*)".join(re.escape(part) for part in pattern.split("*")))
-    found = []
-    for path in glob.glob(pattern, root_dir=root):
-        path = path.replace(os.sep, "/")
-        match = expression.fullmatch(path)
-        if match and path.lower().endswith(IMAGE_ENDINGS) and (root / path).is_file():
-            found.append((path, match.groups()))
-    return sorted(found)
+def _rooted(root: Path, pattern: str, key: str) -> tuple[Path, list[str]]:
+    """The folder that a pattern starts from, and its parts."""
+    pattern = os.path.expanduser(pattern)
+    if os.sep == "\\":
+        pattern = pattern.replace("\\", "/")
+    if os.path.isabs(pattern):
+        root = Path(Path(pattern).anchor)
+        pattern = pattern[len(root.as_posix()) :]
+    return root, parts_of(pattern, key)
 
 
-def _sample(root: Path, layout: Layout, image: str, parts: tuple[str, ...] | None) -> Sample:
-    label = None
-    if parts is not None:
-        # A star that stands at the pattern's end has taken the image's ending with it.
-        filled = [
-            _without_ending(part)
-            if layout.images.endswith("*") and index == len(parts) - 1
-            else part
-            for index, part in enumerate(parts)
-        ]
-        pieces = layout.labels.split("*")
-        label = root / "".join(
-            piece + part for piece, part in zip(pieces, [*filled, ""], strict=True)
+def _without_labels(
+    root: Path,
+    layout: Layout,
+    matches: list[Match],
+    images_root: Path,
+    passed: PassedOver,
+    key: str,
+) -> list[Match]:
+    """The matches that the pattern of labels does not name: what is a label is no image."""
+    label_root, labels = _rooted(root, layout.labels, f"{key}.labels")
+    if label_root != images_root:
+        return matches
+    images = [match for match in matches if match_path(labels, match.path) is None]
+    if not images or len(images) == len(matches):
+        return matches
+    passed.labels |= {match.path for match in matches} - {match.path for match in images}
+    return images
+
+
+def _nothing_found(root: Path, pattern: str, passed: PassedOver, key: str) -> str:
+    """Why no image matches, and what to do."""
+    text = f"{key}: no images match {root / pattern}"
+    if "\\" in pattern and os.sep != "\\":
+        return f"{text}; \\ is no separator here, write {pattern.replace(chr(92), '/')}"
+    lines = passed.lines()
+    return f"{text}; {lines[0]}" if lines else f"{text}; check root and images"
+
+
+def _name(images: list[str], path: str) -> str:
+    """A sample's name: its path below the pattern's fixed folders, without the ending."""
+    fixed = next((i for i, part in enumerate(images) if "*" in part), len(images) - 1)
+    return without_ending(normal("/".join(path.split("/")[fixed:])))
+
+
+def _with_labels(
+    root: Path, layout: Layout, samples: list[Sample], matches: list[Match], key: str
+) -> tuple[list[Sample], list[str]]:
+    """The samples with their labels, and a line about each that has none."""
+    images = _rooted(root, layout.images, f"{key}.images")[1]
+    label_root, labels = _rooted(root, layout.labels, f"{key}.labels")
+    if wildcards(images) != wildcards(labels):
+        raise UserError(
+            f"{key}.labels: '{layout.labels}' must have as many * as images '{layout.images}'"
         )
-    return Sample(_name(layout, image), root / image, label)
-
-
-def _name(layout: Layout, image: str) -> str:
-    fixed = layout.images.split("*")[0].rpartition("/")[0]
-    return _without_ending(image[len(fixed) :].lstrip("/"))
-
-
-def _without_ending(path: str) -> str:
-    """The path without an image format's ending; other dots belong to the name."""
-    stem, ending = os.path.splitext(path)
-    return stem if ending.lower() in IMAGE_ENDINGS else path
+    files, found, flaws = Names(label_root), [], []
+    for sample, match in zip(samples, matches, strict=True):
+        filled = match.filled
+        if images[-1].endswith("*"):
+            # A star that stands at the pattern's end has taken the image's ending with it.
+            filled = (*filled[:-1], without_ending(filled[-1]))
+        path = fill(labels, filled)
+        stored = files.find(path)
+        if stored is None and labels[-1].endswith("*"):
+            stored = next(filter(None, (files.find(path + e) for e in IMAGE_ENDINGS)), None)
+        if stored is not None:
+            found.append(Sample(sample.name, sample.image, label_root / stored))
+        else:
+            others = [name for name in files.beside(path) if is_image(name)]
+            hint = f"; its folder holds {_some(others[:2])}" if others else ""
+            flaws.append(f"{label_root / path}: no such label file, for image {sample.image}{hint}")
+    return found, flaws
 
 
 def _require_unique_names(samples: list[Sample]) -> None:
@@ -223,35 +312,68 @@ def _require_unique_names(samples: list[Sample]) -> None:
 
 
 def _listed(
-    names: list[tuple[str, tuple[str, ...]]], file: Path, key: str, on_error: str
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Those of `names` that the list file names, in its order.
+    matches: list[Match], file: Path, root: Path, key: str
+) -> tuple[list[Match], list[str]]:
+    """Those of `matches` that the list file names, in its order, and a line about each entry that
+    names none.
 
-    A line may give a path below the root or its end (a file name), with or without the ending.
+    A line may give a path below the root, an absolute one, or its end (a file name), with or
+    without the ending. Empty lines and those that begin with # say nothing.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{key}.list_file: {file} cannot be read as a text file") from None
-    entries = [line.strip().replace("\\", "/").strip("/") for line in lines if line.strip()]
-    by_ending: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-    for found in names:
-        parts = _without_ending(found[0]).split("/")
+    lines = (line.strip() for line in read_text(file, f"{key}.list_file").splitlines())
+    entries = [line for line in lines if line]
+    by_end: dict[str, list[Match]] = {}
+    for match in matches:
+        parts = without_ending(normal(match.path)).split("/")
         for start in range(len(parts)):
-            by_ending.setdefault("/".join(parts[start:]), []).append(found)
-    chosen, missing = [], []
+            by_end.setdefault("/".join(parts[start:]), []).append(match)
+    chosen, flaws = [], []
     for entry in entries:
-        images = by_ending.get(_without_ending(entry), [])
+        path = _entry_path(entry, root)
+        images = by_end.get(without_ending(path), []) if path else []
+        if len(images) > 1:  # the ending, or the whole path, may tell
+            ends = [match for match in images if f"/{normal(match.path)}".endswith(f"/{path}")]
+            images = [match for match in ends if normal(match.path) == path] or ends or images
         if len(images) > 1:
             raise UserError(
-                f"{file}: '{entry}' names {len(images)} images of {key}, {images[0][0]} and "
-                f"{images[1][0]} among them; give more of the path"
+                f"{file}: '{entry}' names {len(images)} images of {key}, {images[0].path} and "
+                f"{images[1].path} among them; give more of the path"
             )
         if images:
             chosen.append(images[0])
-        else:
-            missing.append(entry)
-    if missing:
-        problem = f"{file}: '{missing[0]}' names no image of {key}"
-        leave_out(on_error, key, problem, len(missing), len(entries))
-    return chosen
+        elif not entry.startswith("#"):
+            flaws.append(f"{file}: '{entry}' names no image of {key}")
+    if not chosen and not flaws:
+        raise UserError(f"{key}.list_file: {file} names no images; fill it, or leave it out")
+    return chosen, flaws
+
+
+def _entry_path(entry: str, root: Path) -> str:
+    """A list's entry as a path below the root, or its end; empty if it lies elsewhere."""
+    path = os.path.expanduser(normal(entry).replace("\\", "/"))
+    if os.path.isabs(path):
+        for base in (os.path.abspath(root), os.path.realpath(root)):
+            below = os.path.normpath(path)
+            prefix = normal(base).replace("\\", "/").rstrip("/") + "/"
+            if below.replace("\\", "/").startswith(prefix):
+                return below.replace("\\", "/")[len(prefix) :]
+        # As published lists have it: /leftImg8bit/... means below the root.
+        path = path.lstrip("/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/".join(parts)
+
+
+def read_text(file: Path, key: str) -> str:
+    """A text file of the user's, in UTF-8 or, with its mark, UTF-16.
+
+    Raises:
+        UserError: If it cannot be read as one; `key` names it.
+    """
+    try:
+        content = file.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{key}: {file} cannot be read as a text file ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{key}: {file} cannot be read as a text file; store it as UTF-8") from None

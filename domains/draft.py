@@ -10,12 +10,19 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from domains.datasets import LAYOUTS
-from domains.label_space import IGNORE, OWN, LabelSpace, load_label_space
-from domains.survey import Survey
-from runtime.errors import UserError
+from bdl.domains.datasets import LAYOUTS
+from bdl.domains.label_space import (
+    IGNORE,
+    OWN,
+    LabelSpace,
+    load_label_space,
+    stored_as_text,
+)
+from bdl.domains.survey import Survey
+from bdl.runtime.errors import UserError
 
 STORED = "stored"  # the encoding of a drafted label space
+BINARY = "mask"  # its second one, of 0 and 255
 _LEAST_CROP = 24  # pixels that the patch discriminators need
 
 
@@ -42,6 +49,13 @@ _SMALL_TRANSLATOR = """\
   weights: {cycle: 5.0, perceptual_reconstruction: 1.0}
   generator: {width: 16, blocks: 3}
   discriminator_width: 16
+"""
+
+
+_NO_VALIDATION = """\
+  # Nothing is measured: no network is evaluated. With a few labelled images like the target's,
+  # write a section like the source's; a run then makes the evaluations alone.
+  validation: null
 """
 
 
@@ -92,9 +106,10 @@ def draft_config(
         )
     count = surveys["source"].count
     sections = "".join(
-        _section(role, surveys[role], sizes[role], encodings.get(role))
-        for role in ("source", "target", "validation")
+        _section(role, surveys[role], sizes[role], encodings.get(role)) for role in surveys
     )
+    if "validation" not in surveys:
+        sections += _NO_VALIDATION
     passes = max(1, round(steps * scale.batch_size / count))
     pretrained = network != "compact"
     rate, head = ("3.0e-4", 5) if pretrained else ("2.0e-3", 1)
@@ -127,7 +142,6 @@ segmentation:
   pseudo_label_steps: null  # as many with pseudo labels
   batch_size: {scale.batch_size}
   optimizer: {{name: adamw, lr: {rate}, head_multiplier: {head}, weight_decay: 0.01}}
-  schedule: {{name: poly, steps: {round(1.05 * steps)}}}
   adversarial: {{weight: 0.001, lr: 1.0e-4, width: {64 if scale is ON_GPU else 16}}}
   augmentation: {{flip: true}}
 """
@@ -148,18 +162,20 @@ def choose_encoding(space: LabelSpace, found: Survey) -> str:
     if found.domain.layout != "folder" and own in space.encodings:
         return own
     ids = list(found.ids)
-    known = {name: int((space.table(name)[ids] != IGNORE).sum()) for name in space.encodings}
+    known = {name: len(ids) - len(unknown) for name, unknown in _unknown(space, found).items()}
 
     def fit(name: str) -> tuple[bool, bool, int]:
-        # Files of train ids hold nothing else; those of other encodings have ids to ignore too.
-        return known[name] == len(ids), name != "train_id", known[name]
+        # Files of train ids hold nothing else; those of other encodings have ids to ignore too. An
+        # encoding that a file states goes before those that are always there.
+        return known[name] == len(ids), name not in ("train_id", "color"), known[name]
 
-    best = max(known, key=fit)
-    if not known[best]:
-        held = ", ".join(map(str, ids[:8]))
+    best = max(known, key=fit, default=None)
+    if best is None or not known[best]:
+        kind = "colours" if found.by_color else "ids"
+        held = ", ".join(stored_as_text(number, found.by_color) for number in ids[:8])
         raise UserError(
-            f"--label-space: '{space.name}' knows none of the label ids (they hold {held}); leave "
-            "it out to have one written from the ids"
+            f"--label-space: '{space.name}' knows none of the label {kind} (they hold {held}); "
+            f"leave it out to have one written from the {kind}"
         )
     return best
 
@@ -167,48 +183,81 @@ def choose_encoding(space: LabelSpace, found: Survey) -> str:
 def fitting_spaces(surveys: Mapping[str, Survey]) -> list[str]:
     """The project's own label spaces that the ids of all surveyed labels may be of, those with
     fewest classes first: almost all pixels are classes of theirs."""
-    labelled = [found.ids for found in surveys.values() if found.ids]
+    labelled = [found for found in surveys.values() if found.ids]
     spaces = [load_label_space(file.stem) for file in sorted(OWN.glob("*.yaml"))]
 
-    def known(space: LabelSpace, encoding: str, ids: Mapping[int, float]) -> float:
-        unknown = ignored_ids(space, encoding, ids)
-        return 1 - sum(ids[number] for number in unknown) / sum(ids.values())
+    def known(space: LabelSpace, found: Survey) -> float:
+        """The share of the pixels that are of a class, by the encoding that fits best."""
+        total = sum(found.ids.values())
+        return max(
+            1 - sum(found.ids[number] for number in unknown) / total
+            for unknown in _unknown(space, found).values()
+        )
 
     return [
         space.name
         for space in sorted(spaces, key=lambda space: space.num_classes)
-        if all(max(known(space, name, ids) for name in space.encodings) > _MOST for ids in labelled)
+        if all(IGNORE not in found.ids or found.by_color for found in labelled)
+        and all(known(space, found) > _MOST for found in labelled)
     ]
 
 
-def draft_label_space(ids: Mapping[int, float]) -> str:
-    """The YAML text of a label space with a class for every id, to be renamed by the user, whose
-    encoding STORED maps the ids."""
-    if not 1 <= len(ids) < IGNORE:
+def draft_label_space(surveys: Mapping[str, Survey]) -> str:
+    """The YAML text of a label space with a class for every id, or colour, of the source's labels,
+    to be renamed by the user, whose encoding STORED maps them.
+
+    Where it has two classes and another role's labels hold 0 and 255, BINARY maps these. Raises
+    UserError if there are no two classes, or too many.
+    """
+    source = surveys["source"]
+    ids = source.ids
+    if source.names and source.names.keys() & ids.keys():
+        ids = {number: ids[number] for number in source.names if number in ids}
+    if not 2 <= len(ids) < IGNORE:
+        held = ", ".join(stored_as_text(n, source.by_color) for n in list(ids)[:8])
+        also = " and 255, which is ignored" if source.ignored and not source.by_color else ""
+        kind = "colours" if source.by_color else "ids"
         raise UserError(
-            f"--source: its labels hold {len(ids)} ids; they must be maps of 1 to 254 classes"
+            f"--source: its labels hold {len(ids)} {kind} ({held or 'none'}{also}); they must be "
+            "maps of 2 to 254 classes"
         )
-    names = {number: f"class {number}" for number in ids}
+    names = {
+        number: source.names.get(number) or f"class {stored_as_text(number, source.by_color)}"
+        for number in ids
+    }
+    names = {number: names[number].replace("#", "") for number in ids}
+    kind = "colour" if source.by_color else "id"
     lines = [
-        "# A class for every id in the label files. Rename each, here and below; two ids may be",
-        "# one class; an id that is deleted below, with its class, is ignored.",
+        f"# A class for every {kind} in the label files. Rename each, here and below; two {kind}s",
+        "# may be one class; one that is deleted below, with its class, is ignored.",
         "classes:",
     ]
-    for place, (number, share) in enumerate(ids.items()):
-        # Steps of the golden ratio around the colour circle keep neighbours apart.
-        channels = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.65, 0.9 - 0.3 * (place % 2))
-        color = ", ".join(str(round(255 * channel)) for channel in channels)
-        percent = f"{100 * share:.1f} % of the pixels"
-        lines.append(f"  - {{name: {names[number]}, color: [{color}]}}  # {percent}")
-    lines += ["encodings:", f"  {STORED}:  # id in the label files: class"]
-    lines += [f"    {number}: {name}" for number, name in names.items()]
+    for place, number in enumerate(ids):
+        color = [number >> 16, number >> 8 & 255, number & 255]
+        if not source.by_color:
+            # Steps of the golden ratio around the colour circle keep neighbours apart.
+            hue = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.65, 0.9 - 0.3 * (place % 2))
+            color = [round(255 * channel) for channel in hue]
+        percent = f"{100 * ids[number]:.1f} % of the pixels"
+        lines.append(f"  - {{name: {_text(names[number])}, color: {color}}}  # {percent}")
+    lines += ["encodings:", f"  {STORED}:  # {kind} in the label files: class"]
+    for number, name in names.items():
+        stored = stored_as_text(number, source.by_color)
+        lines.append(f"    {json.dumps(stored) if source.by_color else stored}: {_text(name)}")
+    others = [found for role, found in surveys.items() if role != "source" and not found.by_color]
+    if len(ids) == 2 and any(IGNORE in found.ids for found in others) and IGNORE not in ids:
+        first, second = names.values()
+        lines += [f"  {BINARY}:", f"    0: {_text(first)}", f"    {IGNORE}: {_text(second)}"]
     return "\n".join(lines) + "\n"
 
 
-def ignored_ids(space: LabelSpace, encoding: str, ids: Mapping[int, float]) -> list[int]:
-    """The ids that are no class, but for 255."""
-    table = space.table(encoding)
-    return [number for number in ids if table[number] == IGNORE]
+def _unknown(space: LabelSpace, found: Survey) -> dict[str, list[int]]:
+    """By encoding of the kind that the labels are of: their ids, or colours, that are no class."""
+    return {
+        name: [number for number in found.ids if number not in stored]
+        for name, stored in space.encodings.items()
+        if (name in space.by_color) == found.by_color
+    }
 
 
 def space_for(surveys: Mapping[str, Survey]) -> str | None:
@@ -230,8 +279,10 @@ def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | No
         if domain.labels is not None:
             lines.append(f"  labels: {_text(domain.labels)}")
     if encoding is not None:
-        ids = ", ".join(map(str, list(found.ids)[:20])) + (", ..." if len(found.ids) > 20 else "")
-        lines.append(f"  encoding: {encoding}  # ids in its labels: {ids}")
+        ids = ", ".join(stored_as_text(n, found.by_color) for n in list(found.ids)[:20])
+        more = ", ..." if len(found.ids) > 20 else ""
+        kind = "colours" if found.by_color else "ids"
+        lines.append(f"  encoding: {_text(encoding)}  # {kind} in its labels: {ids}{more}")
     lines.append(f"  size: [{size[0]}, {size[1]}]")
     return "".join(f"  {line}\n" for line in lines)
 

@@ -1,66 +1,234 @@
-"""Whether a data set's files can be used, told before hours are spent on the first of them.
+"""One rule of what may be used of a data set: a check lists what it finds, a run goes by it.
 
-Only headers are read, so that tens of thousands of files take seconds.
+Headers and the ends of files are read, so that tens of thousands of files take seconds. Where
+samples that cannot be used are left out, all files are decoded once as well, so that no training
+meets one of them in its middle; the index keeps what was found.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from domains.datasets import Sample, leave_out
-from domains.images import check_image, check_label
-from runtime.errors import UserError
+from bdl.domains.datasets import Sample, leave_out, list_samples, log_passed
+from bdl.domains.exports import advice_on_colors
+from bdl.domains.images import STORED, UPRIGHT
+from bdl.domains.index import Index, Look
+from bdl.runtime.config import DomainConfig
+from bdl.runtime.console import log
+from bdl.runtime.errors import UserError
 
-_READERS = 8  # threads: on network disks opening a file is mostly waiting
+SKIP = "skip"
 
 
-def flaw(sample: Sample) -> str | None:
-    """Why a sample cannot be used, in one line that names the file; None if it can be.
+@dataclass(frozen=True)
+class Inspection:
+    """What of a data set may be used, and how.
 
-    Unreadable and missing files, colour images in the place of labels, and a label map that
-    shows another frame than its image.
+    Args:
+        samples: The samples that may.
+        flaws: One line about each that may not.
+        orientation: How all its images are read, "upright" or "stored": see `orientation_of`.
+        transparent: Number of images that may have transparent pixels.
+        sizes: Width and height of each usable sample's image, as it is read.
+        turned: Number of images that were not held upright.
     """
-    try:
-        image_size = check_image(sample.image)
-        if sample.label is None:
-            return None
-        label_size = check_label(sample.label)
-    except UserError as error:
-        return str(error)
-    if not same_frame(image_size, label_size):
-        return (
-            f"{sample.label}: is {label_size[0]}x{label_size[1]}, its image {sample.image} "
-            f"{image_size[0]}x{image_size[1]}; they must show the same frame"
+
+    samples: list[Sample]
+    flaws: list[str]
+    orientation: str = UPRIGHT
+    transparent: int = 0
+    sizes: Sequence[tuple[int, int]] = ()
+    turned: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of samples, usable or not."""
+        return len(self.samples) + len(self.flaws)
+
+
+def inspect_domain(
+    domain: DomainConfig,
+    key: str,
+    labelled: bool,
+    index: Index,
+    pixels: bool = False,
+    limit: int | None = None,
+    by_color: bool = False,
+) -> Inspection:
+    """Look at the files of a data set and tell which samples may be used.
+
+    Args:
+        domain: The data set's section of the configuration.
+        key: Its name in messages, e.g. "data.source".
+        labelled: Whether samples need labels.
+        index: What is known of files, and keeps what is found.
+        pixels: Whether all files are decoded, also where `on_error` is not skip.
+        limit: Only so many samples, the first ones, are looked at.
+        by_color: Whether label maps show classes by colours.
+
+    Raises:
+        UserError: If the data set as a whole is wrong: no folder, no images, names twice, images
+            that cannot be read all in one way.
+    """
+    listing = list_samples(domain, key, labelled)
+    log_passed(listing, key)
+    decode = pixels or domain.on_error == SKIP
+    found = inspect_samples(listing.samples[:limit], index, key, decode, by_color)
+    return replace(found, flaws=[*listing.flaws, *found.flaws])
+
+
+def inspect_samples(
+    samples: Sequence[Sample],
+    index: Index | None = None,
+    key: str = "",
+    pixels: bool = False,
+    by_color: bool = False,
+) -> Inspection:
+    """The same of samples that are listed already; with `pixels` all files are decoded.
+
+    Raises UserError if some images fit their label maps only upright and others only as stored.
+    """
+    index = index or Index(None)
+    images = index.headers([sample.image for sample in samples], key)
+    orientation, flaws = _flaws(samples, images, index, key, by_color)
+    if orientation == STORED:
+        log.info(
+            "%s: images are read as stored, not as their EXIF orientation says: upright they do "
+            "not fit their label maps",
+            key,
         )
-    return None
+    if pixels:
+        whole = [i for i, line in enumerate(flaws) if line is None]
+        decoded = index.decoded([samples[i].image for i in whole], key)
+        for i, found in zip(whole, decoded, strict=True):
+            flaws[i] = found.error or None
+        whole = [i for i in whole if flaws[i] is None and samples[i].label is not None]
+        labels = [label for i in whole if (label := samples[i].label) is not None]
+        for i, ids in zip(whole, index.ids(labels, key, by_color), strict=True):
+            flaws[i] = ids.error or None
+    headers = [image.header for image in images if image.header is not None]
+    usable = [i for i, line in enumerate(flaws) if line is None]
+    return Inspection(
+        samples=[samples[i] for i in usable],
+        flaws=[line for line in flaws if line is not None],
+        orientation=orientation,
+        transparent=sum(header.transparent for header in headers),
+        sizes=[header.size(orientation) for i in usable if (header := images[i].header)],
+        turned=sum(header.orientation != 1 for header in headers),
+    )
 
 
-def find_flaws(
-    samples: list[Sample], advance: Callable[[], None] = lambda: None
-) -> Iterator[tuple[Sample, str]]:
-    """The samples that cannot be used, each with its `flaw`, in their order.
+def usable_samples(inspection: Inspection, on_error: str, key: str) -> list[Sample]:
+    """The samples that may be used.
 
-    `advance` is called after every sample.
+    Raises:
+        UserError: For the first that may not, unless `on_error` is "skip" and others remain.
     """
-    with ThreadPoolExecutor(_READERS) as readers:
-        for sample, problem in zip(samples, readers.map(flaw, samples), strict=True):
-            advance()
-            if problem is not None:
-                yield sample, problem
+    if inspection.flaws:
+        count = len(inspection.flaws)
+        leave_out(on_error, key, inspection.flaws[0], count, inspection.count)
+    return inspection.samples
 
 
 def usable(
-    samples: list[Sample], on_error: str, key: str, advance: Callable[[], None] = lambda: None
+    samples: Sequence[Sample], on_error: str, key: str, index: Index | None = None
 ) -> list[Sample]:
     """The samples without a flaw; `key` names their configuration section, e.g. "data.source".
 
     Raises UserError for the first flaw unless `on_error` is "skip", which leaves flawed samples
     out and logs their count.
     """
-    flaws = list(find_flaws(samples, advance))
-    if flaws:
-        leave_out(on_error, key, flaws[0][1], len(flaws), len(samples))
-    flawed = {sample for sample, _ in flaws}
-    return [sample for sample in samples if sample not in flawed]
+    return usable_samples(inspect_samples(samples, index, key, on_error == SKIP), on_error, key)
+
+
+def find_flaws(
+    samples: Sequence[Sample], index: Index | None = None, key: str = "", pixels: bool = False
+) -> list[tuple[Sample, str]]:
+    """The samples that cannot be used, in their order, each with a line that names its file.
+
+    Unreadable and missing files, files that were cut off, what is no photo of 8 bits or no map of
+    class ids, and a label map that shows another frame than its image; with `pixels` also files
+    that cannot be decoded.
+    """
+    found = inspect_samples(samples, index, key, pixels)
+    kept = set(found.samples)
+    left_out = [sample for sample in samples if sample not in kept]
+    return list(zip(left_out, found.flaws, strict=True))
+
+
+def orientation_of(samples: Sequence[Sample], index: Index | None = None) -> str:
+    """How a data set's images are read: "upright" or "stored".
+
+    Upright, as their files' notes of orientation say. As stored only where upright no label map of
+    an image that was held sideways fits: then who drew them saw the images as stored.
+
+    Raises UserError, which names two files, if neither is right for all images.
+    """
+    return inspect_samples(samples, index).orientation
+
+
+def _flaws(
+    samples: Sequence[Sample], images: Sequence[Look], index: Index, key: str, by_color: bool
+) -> tuple[str, list[str | None]]:
+    """How images are read, and what the headers say against each sample."""
+    files = [sample.label for sample in samples if sample.label is not None]
+    labels = iter(index.headers(files, f"labels of {key}") if files else [])
+    looks = [
+        (image, None if sample.label is None else next(labels))
+        for sample, image in zip(samples, images, strict=True)
+    ]
+    orientation = _orientation(samples, looks)
+    return orientation, [
+        _flaw(sample, image, label, orientation, by_color)
+        for sample, (image, label) in zip(samples, looks, strict=True)
+    ]
+
+
+def _flaw(
+    sample: Sample, image: Look, label: Look | None, orientation: str, by_color: bool
+) -> str | None:
+    """Why a sample cannot be used, from the headers of its files; None if it can be."""
+    if (flaw := image.image_flaw) or label is None:
+        return flaw
+    if flaw := label_flaw(label, by_color):
+        return flaw
+    assert image.header is not None and label.header is not None
+    image_size, label_size = image.header.size(orientation), label.header.size()
+    if same_frame(image_size, label_size):
+        return None
+    return (
+        f"{sample.label}: is {label_size[0]}x{label_size[1]}, its image {sample.image} "
+        f"{image_size[0]}x{image_size[1]}; they must show the same frame"
+    )
+
+
+def _orientation(samples: Sequence[Sample], looks: Sequence[tuple[Look, Look | None]]) -> str:
+    only: dict[str, Sample] = {}  # the first image that fits its label map in one way alone
+    for sample, (image, label) in zip(samples, looks, strict=True):
+        if label is None or image.header is None or image.header.orientation == 1:
+            continue
+        if image.image_flaw or label.header is None:
+            continue
+        upright, stored = (
+            same_frame(image.header.size(way), label.header.size()) for way in (UPRIGHT, STORED)
+        )
+        if upright != stored:
+            only.setdefault(UPRIGHT if upright else STORED, sample)
+    if len(only) == 2:
+        raise UserError(
+            f"{only[UPRIGHT].image}: fits its label map only upright, as its EXIF orientation "
+            f"says, {only[STORED].image} only as stored; make the label maps of all images alike"
+        )
+    return next(iter(only), UPRIGHT)
+
+
+def label_flaw(label: Look, by_color: bool = False) -> str | None:
+    """Why a file is no label map, from its header, in a line; None if it is one."""
+    if by_color:
+        return label.colors_flaw
+    flaw = label.label_flaw
+    if flaw and label.header is not None and not label.header.colors_flaw:
+        return f"{flaw.partition('; ')[0]}; {advice_on_colors(label.file)}"
+    return flaw
 
 
 def same_frame(image_size: tuple[int, int], label_size: tuple[int, int]) -> bool:

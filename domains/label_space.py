@@ -6,37 +6,54 @@ A label space is a YAML file:
       - {name: road, color: [128, 64, 128]}
       - ...
     encodings:                      # optional: how label files may be stored, id -> class name
-      label_id: {7: road, ...}
+      label_id: {7: road, 0: null, ...}
+      painted: {"#804080": road, ...}
     subsets:                        # optional: further means that evaluation reports
       miou13: [road, ...]
 
-A stored id that an encoding leaves out is ignored in training and evaluation. Unless the file
-says otherwise, the encoding train_id is there: label files that hold 0, 1, 2, ... themselves.
+Names are text as it is written, `no` and `007` too. A stored id that an encoding leaves out is
+ignored in training and evaluation; null says that it is left out on purpose. 255 is ignored unless
+the encoding lists it. An encoding is of ids or of colours. Unless the file says otherwise, two are
+there: train_id, label files that hold 0, 1, 2, ... themselves, and, if the classes' colours
+differ, color, label files that show these.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from runtime.errors import UserError
+from bdl.runtime.errors import UserError
+from bdl.runtime.yaml_text import read_text
 
 IGNORE = 255
+IDS = 65_536  # entries of a table from ids
+TRANSPARENT = 1 << 24  # stands for no colour: colours are 0xRRGGBB
 OWN = Path(__file__).parent / "label_spaces"
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """`names` and `colors` (RGB, 0..255) by train id; `encodings` map stored ids to train ids;
-    `subsets` list train ids."""
+    """Classes, and how label files count them.
+
+    Args:
+        name: Of the file, without its ending.
+        names, colors: By train id; colours are RGB, 0..255.
+        encodings: From stored ids, or colours 0xRRGGBB, to train ids, by name.
+        subsets: Lists of train ids, by name.
+        by_color: The encodings that map colours.
+        left_out: By encoding, what it leaves out on purpose.
+    """
 
     name: str
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     encodings: dict[str, dict[int, int]]
     subsets: dict[str, tuple[int, ...]]
+    by_color: frozenset[str] = frozenset()
+    left_out: dict[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -45,6 +62,9 @@ class LabelSpace:
     def table(self, encoding: str) -> np.ndarray:
         """Look-up table from stored ids to train ids: uint8, 65,536 entries, 255 = ignore.
 
+        Of an encoding of colours it has an entry for each of them, 0xRRGGBB, and a last one for
+        what is transparent: see `is_by_color`.
+
         Raises UserError for an encoding that the label space does not have.
         """
         if encoding not in self.encodings:
@@ -52,7 +72,8 @@ class LabelSpace:
             raise UserError(
                 f"label space '{self.name}' has no encoding '{encoding}'; it has: {known}"
             )
-        table = np.full(65_536, IGNORE, np.uint8)
+        size = TRANSPARENT + 1 if encoding in self.by_color else IDS
+        table = np.full(size, IGNORE, np.uint8)
         for stored, train_id in self.encodings[encoding].items():
             table[stored] = train_id
         return table
@@ -75,6 +96,21 @@ class LabelSpace:
         }
 
 
+def is_by_color(table: np.ndarray | None) -> bool:
+    """Whether a look-up table takes colours, and not ids, to train ids."""
+    return table is not None and len(table) > IDS
+
+
+def color_code(red: int, green: int, blue: int) -> int:
+    """A colour, 0..255 each, as the number 0xRRGGBB."""
+    return red << 16 | green << 8 | blue
+
+
+def stored_as_text(stored: int, by_color: bool) -> str:
+    """An id or a colour as a label space has it."""
+    return f"#{stored:06x}" if by_color else str(stored)
+
+
 def load_label_space(name: str) -> LabelSpace:
     """The project's own label space of that name, or the one in the YAML file at that path.
 
@@ -88,10 +124,7 @@ def load_label_space(name: str) -> LabelSpace:
             f"data.label_space: '{name}' is neither a file nor one of the project's own: {known}"
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return _parse(file.stem, content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not valid YAML: {str(error).splitlines()[0]}") from None
+        return _parse(file.stem, read_text(file))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: is not a label space: {error}") from None
 
@@ -121,7 +154,9 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
     for train_id, item in enumerate(classes):
         if not isinstance(item, dict) or set(item) != {"name", "color"}:
             raise ValueError(f"class {train_id} must be {{name: ..., color: [red, green, blue]}}")
-    names = tuple(str(item["name"]) for item in classes)
+        if not isinstance(item["name"], str) or not item["name"].strip():
+            raise ValueError(f"class {train_id} has no name; quotes make a text of null")
+    names = tuple(item["name"] for item in classes)
     if not 1 <= len(names) < IGNORE or len(set(names)) != len(names):
         raise ValueError("classes must be 1 to 254, each name once")
     colors = tuple(_color(item["color"]) for item in classes)
@@ -133,20 +168,43 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
         return ids[class_name]
 
     encodings = {"train_id": {train_id: train_id for train_id in range(len(names))}}
-    for encoding, stored in (content.get("encodings") or {}).items():
-        encodings[encoding] = {}
-        for stored_id, class_name in stored.items():
-            if not 0 <= int(stored_id) < 65_536:
-                raise ValueError(f"{encoding}: id {stored_id} is not in 0..65535")
-            encodings[encoding][int(stored_id)] = train_id_of(class_name)
+    by_color, left_out = set(), {}
+    if len(set(colors)) == len(colors):
+        encodings["color"] = {color_code(*color): i for i, color in enumerate(colors)}
+        by_color.add("color")
+    for encoding, entries in (content.get("encodings") or {}).items():
+        stored, of_colors = _stored(encoding, entries)
+        encodings[encoding] = {i: train_id_of(n) for i, n in stored.items() if n is not None}
+        left_out[encoding] = frozenset(i for i, n in stored.items() if n is None)
+        by_color.discard(encoding)
+        if of_colors:
+            by_color.add(encoding)
     subsets = {
         subset: tuple(train_id_of(class_name) for class_name in members)
         for subset, members in (content.get("subsets") or {}).items()
     }
-    return LabelSpace(name, names, colors, encodings, subsets)
+    return LabelSpace(name, names, colors, encodings, subsets, frozenset(by_color), left_out)
 
 
-def _color(values: list[int]) -> tuple[int, int, int]:
+def _stored(encoding: str, entries: dict[str, str | None]) -> tuple[dict[int, str | None], bool]:
+    """The class of each stored id or colour, None for one left out; whether they are colours."""
+    if not isinstance(entries, dict):
+        raise ValueError(f"{encoding} must be a mapping from ids, or colours, to classes")
+    colors = [bool(re.fullmatch("#[0-9a-fA-F]{6}", key)) for key in entries]
+    if any(colors) and not all(colors):
+        raise ValueError(f"{encoding}: holds ids beside colours; make it two encodings")
+    stored: dict[int, str | None] = {}
+    for key, class_name in entries.items():
+        number = int(key[1:], 16) if any(colors) else int(key)
+        if not any(colors) and not 0 <= number < IDS - 1:  # which stands for what is no id
+            raise ValueError(f"{encoding}: id {key} is not in 0..{IDS - 2}")
+        if number in stored:
+            raise ValueError(f"{encoding}: '{key}' is given again")
+        stored[number] = class_name
+    return stored, any(colors)
+
+
+def _color(values: list[int] | list[str]) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in values)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         raise ValueError(f"color {values} is not three numbers from 0 to 255")

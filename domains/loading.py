@@ -16,105 +16,101 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from domains.cache import ImageCache
-from domains.datasets import Sample
-from domains.images import open_image, open_label, to_tensor
-from domains.inspection import same_frame
-from runtime.device import random_for
-from runtime.errors import UserError
-from runtime.stopping import shield_loader_worker
+from bdl.domains.cache import ImageCache
+from bdl.domains.datasets import Sample
+from bdl.domains.images import (
+    UPRIGHT,
+    Photo,
+    open_image,
+    open_label,
+    resized_mask,
+    without_data,
+)
+from bdl.domains.inspection import same_frame
+from bdl.domains.label_space import is_by_color
+from bdl.domains.tensors import to_ids, to_tensor
+from bdl.domains.views import View
+from bdl.runtime.device import random_for
+from bdl.runtime.errors import UserError
+from bdl.runtime.stopping import shield_loader_worker
 
 _WHOLE = 1e-6  # pixels by which a product of fractions may miss a whole number
 
 
 @dataclass(frozen=True)
-class View:
-    """How a training sample is cut from its image.
+class Crop:
+    """One drawn crop.
 
-    The image is resized to `size` (width, height), or to `width` keeping its shape, or left as
-    stored; then zoomed by a factor drawn from `scale`; then `crop` (width, height) is cut at a
-    random place; then, if `flip`, it is mirrored every second time. Pixels are resampled once,
-    bicubic for images, nearest for labels: where nothing zooms, the whole image is resized, and the
-    cut takes its pixels; else resizing, zoom and cut are one.
+    Args:
+        box: The part of the image: left, top, right, bottom, as fractions of it.
+        size: Width and height that it becomes, in pixels.
+        mirrored: Whether it is mirrored.
     """
-
-    size: tuple[int, int] | None = None
-    width: int | None = None
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = False
-
-    def full_size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Width and height before zoom and cut, of an image stored as (width, height)."""
-        if self.size is not None:
-            return self.size
-        if self.width is not None:
-            return self.width, round(stored[1] * self.width / stored[0])
-        return stored
-
-    @property
-    def zooms(self) -> bool:
-        return tuple(self.scale) != (1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One drawn cut: the part of the image (left, top, right, bottom, as fractions of it), the size
-    (width, height) it becomes, and whether it is mirrored."""
 
     box: tuple[float, float, float, float]
     size: tuple[int, int]
     mirrored: bool
 
     def apply(self, pixels: np.ndarray, resample: Image.Resampling) -> np.ndarray:
-        """The cut of an image or a label map, H x W x 3 or H x W: resampled unless the box holds
+        """The crop of an image or a label map, H x W x 3 or H x W: resampled unless the box holds
         just as many whole pixels as it becomes."""
         height, width = pixels.shape[:2]
         box = np.multiply(self.box, (width, height, width, height))
         left, top, right, bottom = np.round(box).astype(int).tolist()
         whole = np.allclose(box, (left, top, right, bottom), rtol=0, atol=_WHOLE)
         if whole and (right - left, bottom - top) == self.size:
-            cut = pixels[top:bottom, left:right]
+            crop = pixels[top:bottom, left:right]
         else:
             image = Image.fromarray(pixels).resize(self.size, resample, box=tuple(box.tolist()))
-            cut = np.asarray(image)
-        return cut[:, ::-1] if self.mirrored else cut
+            crop = np.asarray(image)
+        return crop[:, ::-1] if self.mirrored else crop
 
 
-def draw_cut(view: View, stored: tuple[int, int], random: np.random.Generator) -> Cut:
+def draw_crop(view: View, stored: tuple[int, int], random: np.random.Generator) -> Crop:
     """Draw where to cut an image stored as (width, height).
 
     Raises ValueError if the crop does not fit into the image at the drawn zoom.
     """
     zoom = random.uniform(*view.scale)
     width, height = (max(1, round(side * zoom)) for side in view.full_size(stored))
-    crop = view.crop or view.full_size(stored)
-    if crop[0] > width or crop[1] > height:
-        raise ValueError(f"crop {crop[0]}x{crop[1]} is larger than the image, {width}x{height}")
-    left = int(random.integers(width - crop[0] + 1))
-    top = int(random.integers(height - crop[1] + 1))
-    box = (left / width, top / height, (left + crop[0]) / width, (top + crop[1]) / height)
-    return Cut(box, crop, view.flip and bool(random.integers(2)))
+    size = view.crop or view.full_size(stored)
+    if size[0] > width or size[1] > height:
+        raise ValueError(f"crop {size[0]}x{size[1]} is larger than the image, {width}x{height}")
+    left = int(random.integers(width - size[0] + 1))
+    top = int(random.integers(height - size[1] + 1))
+    box = (left / width, top / height, (left + size[0]) / width, (top + size[1]) / height)
+    return Crop(box, size, view.flip and bool(random.integers(2)))
 
 
 class Reader:
     """Images and label maps, whole, from their files, or from a `cache` of what files held.
 
-    `table` takes the ids in label files to train ids; without it they are train ids already.
+    Args:
+        table: From the ids, or colours, in label files to train ids; without it they are train ids
+            already.
+        cache: Where decoded images are kept; it changes no pixel.
+        orientation: How images are read, "upright" or "stored"; labels are always upright.
     """
 
-    def __init__(self, table: np.ndarray | None, cache: ImageCache | None) -> None:
-        self.table, self.cache = table, cache
+    def __init__(
+        self, table: np.ndarray | None, cache: ImageCache | None, orientation: str = UPRIGHT
+    ) -> None:
+        self.table, self.cache, self.orientation = table, cache, orientation
         self._table_name = "" if table is None else str(zlib.crc32(table.tobytes()))
 
-    def image(self, file: Path, view: View) -> np.ndarray:
-        """H x W x 3 uint8, resized as the view says, not cut."""
+    def image(self, file: Path, view: View) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image, resized as the view says, not cut.
+
+        Returns: H x W x 3 uint8, and where it is opaque, H x W bool, None if everywhere.
+        """
 
         def make() -> np.ndarray:
-            image = open_image(file)
-            return _resized(image, view.full_size(image.size), Image.Resampling.BICUBIC)
+            photo = open_image(file, self.orientation)
+            photo = photo.resized(view.full_size(photo.size))
+            return photo.pixels if photo.opaque is None else _joined(photo)
 
-        return self._kept(file, f"image {view.size} {view.width}", make)
+        pixels = self._kept(file, f"photo {self.orientation} {view.size} {view.width}", make)
+        return (pixels, None) if pixels.shape[2] == 3 else (pixels[..., :3], pixels[..., 3] > 0)
 
     def label(
         self,
@@ -128,27 +124,32 @@ class Reader:
         """
 
         def make() -> np.ndarray:
-            label = open_label(file)
+            label = open_label(file, is_by_color(self.table))
             require(label.size)
-            ids = _resized(label, size or label.size, Image.Resampling.NEAREST)
+            if size is not None and label.size != size:
+                label = label.resize(size, Image.Resampling.NEAREST)
+            ids = np.asarray(label)
             return ids if self.table is None else self.table[ids]
 
-        return self._kept(file, f"label {size} {self._table_name}", make)
+        return self._kept(file, f"ids {size} {self._table_name}", make)
 
     def _kept(self, file: Path, form: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         return make() if self.cache is None else self.cache.pixels(file, form, make)
 
 
-def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
-    return np.asarray(image if image.size == size else image.resize(size, resample))
+def _joined(photo: Photo) -> np.ndarray:
+    """Pixels and a fourth channel, 255 where they are opaque: H x W x 4 uint8."""
+    assert photo.opaque is not None
+    return np.dstack([photo.pixels, photo.opaque.astype(np.uint8) * np.uint8(255)])
 
 
 class TrainingSamples(Dataset):
     """Samples in training order: number n is the (n mod N)-th of the (n div N)-th shuffling.
 
     An item is {"image": 3 x H x W uint8} and, where samples have labels, {"label": H x W int64
-    train ids}, `table` taking stored ids to train ids. `purpose` keeps the draws of several data
-    sets of one run apart; a `cache` changes no pixel.
+    train ids, 255 where the image is transparent}, `table` taking stored ids to train ids.
+    `purpose` keeps the draws of several data sets of one run apart; a `cache` changes no pixel;
+    `orientation` is how images are read.
     """
 
     def __init__(
@@ -159,9 +160,10 @@ class TrainingSamples(Dataset):
         purpose: str,
         table: np.ndarray | None = None,
         cache: ImageCache | None = None,
+        orientation: str = UPRIGHT,
     ) -> None:
         self.samples, self.view, self.seed, self.purpose = samples, view, seed, purpose
-        self.reader = Reader(table, cache)
+        self.reader = Reader(table, cache, orientation)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
@@ -187,14 +189,14 @@ class TrainingSamples(Dataset):
     def _load(self, number: int) -> dict[str, Tensor]:
         epoch, place = divmod(number, len(self.samples))
         sample = self.samples[self._order(epoch)[place]]
-        image = self.reader.image(sample.image, View() if self.view.zooms else self.view)
+        image, opaque = self.reader.image(sample.image, View() if self.view.zooms else self.view)
         stored = image.shape[1], image.shape[0]  # or resized already, which draws the same
         random = random_for(self.seed, f"{self.purpose} cut", number)
         try:
-            cut = draw_cut(self.view, stored, random)
+            crop = draw_crop(self.view, stored, random)
         except ValueError as error:
             raise UserError(f"{sample.image}: {error}; choose a smaller crop") from None
-        item = {"image": to_tensor(cut.apply(image, Image.Resampling.BICUBIC))}
+        item = {"image": to_tensor(crop.apply(image, Image.Resampling.BICUBIC))}
         if sample.label is not None:
             # A size given in the configuration stretches both to it, whatever their shapes.
             ids = self.reader.label(
@@ -202,7 +204,11 @@ class TrainingSamples(Dataset):
                 None if self.view.zooms else stored,
                 lambda label: self._require_same_frame(sample, stored, label),
             )
-            item["label"] = to_ids(cut.apply(ids, Image.Resampling.NEAREST))
+            label = crop.apply(ids, Image.Resampling.NEAREST)
+            if opaque is not None:
+                seen = crop.apply(opaque.astype(np.uint8), Image.Resampling.NEAREST)
+                label = without_data(label, seen > 0)
+            item["label"] = to_ids(label)
         return item
 
     def _require_same_frame(
@@ -218,8 +224,10 @@ class TrainingSamples(Dataset):
 class WholeImages(Dataset):
     """Samples in their own order, uncut, for translation, prediction and evaluation.
 
-    An item is {"index", "image": 3 x H x W uint8 resized to `size`} and, with `table`, "label":
-    stored ids mapped to train ids, H' x W' int64 at the label's own size.
+    An item is {"index", "image": 3 x H x W uint8 resized to `size`}; where the image is
+    transparent somewhere, "opaque": H x W bool; and, with `table`, "label": stored ids mapped to
+    train ids, 255 where the image is transparent, H' x W' int64 at the label's own size.
+    `orientation` is how images are read.
     """
 
     def __init__(
@@ -228,9 +236,10 @@ class WholeImages(Dataset):
         size: tuple[int, int] | None,
         table: np.ndarray | None = None,
         cache: ImageCache | None = None,
+        orientation: str = UPRIGHT,
     ) -> None:
         self.samples, self.view, self.labelled = samples, View(size=size), table is not None
-        self.reader = Reader(table, cache)
+        self.reader = Reader(table, cache, orientation)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -238,20 +247,18 @@ class WholeImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor] | UserError:
         sample = self.samples[index]
         try:
-            item = {
-                "index": torch.tensor(index),
-                "image": to_tensor(self.reader.image(sample.image, self.view)),
-            }
+            image, opaque = self.reader.image(sample.image, self.view)
+            item = {"index": torch.tensor(index), "image": to_tensor(image)}
+            if opaque is not None:
+                item["opaque"] = torch.from_numpy(opaque)
             if self.labelled and sample.label is not None:
-                item["label"] = to_ids(self.reader.label(sample.label))
+                label = self.reader.label(sample.label)
+                if opaque is not None:
+                    label = without_data(label, resized_mask(opaque, label.shape[::-1]))
+                item["label"] = to_ids(label)
             return item
         except UserError as error:
             return error
-
-
-def to_ids(labels: np.ndarray) -> Tensor:
-    """A label map, H x W integer, as what losses take: int64."""
-    return torch.from_numpy(labels.astype(np.int64))
 
 
 class StepBatches:

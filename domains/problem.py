@@ -1,31 +1,154 @@
 """The adaptation problem that a configuration states: labelled source, unlabelled target, and
 labelled validation images that only measure."""
 
+from __future__ import annotations
+
 import hashlib
 import json
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from domains.datasets import Sample, find_samples, layout_of, listing
-from domains.inspection import usable
-from domains.label_space import load_label_space
-from runtime.config import DataConfig, DomainConfig
-from runtime.console import Console
-from runtime.errors import UserError
+from bdl.domains.cache import CACHE, ImageCache, make_cache
+from bdl.domains.datasets import Layout, Sample, find_samples, layout_of, spread
+from bdl.domains.images import UPRIGHT
+from bdl.domains.index import Index, index_in
+from bdl.domains.inspection import Inspection, inspect_domain, usable_samples
+from bdl.domains.label_space import (
+    IGNORE,
+    LabelSpace,
+    is_by_color,
+    load_label_space,
+    stored_as_text,
+)
+from bdl.domains.streets.stages import RenderedStreets
+from bdl.runtime.config import DataConfig, DomainConfig
+from bdl.runtime.console import Console
+from bdl.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from bdl.domains.loading import TrainingSamples, View, WholeImages
 
 ROLES = ("source", "target", "validation")
+_FOLLOWED = 4  # samples of each role that reports show
+_RENDERED_SIZE = (192, 96)  # width and height of streets that no size is given for
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that a network tells apart; what they are called changes no result.
+
+    Args:
+        count: Their number.
+        space: Their names and colours.
+    """
+
+    count: int
+    space: LabelSpace = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, space: LabelSpace) -> Classes:
+        return cls(space.num_classes, space)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label maps, as a setting of what learns from them or is scored on them.
+
+    Args:
+        ids: Digest of the ids in the files and the train ids that they stand for.
+        files: Digest of the files; None where a stage renders them.
+        table: From ids in the files to train ids.
+    """
+
+    ids: str
+    files: str | None
+    table: np.ndarray = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one role, as a setting of what uses them.
+
+    Args:
+        size: Width and height that they are resized to; None: as stored.
+        files: Digest of the files; None where a stage renders them.
+        rendered: That stage.
+        labels: Their label maps, where these are used.
+        orientation: How the files are read, "upright" or "stored".
+        count: Number of images, known before they are rendered, too.
+        role: "source", "target" or "validation".
+        find: Gives the samples, with labels; of rendered images once they are there.
+        cache: Keeps decoded images.
+    """
+
+    size: tuple[int, int] | None
+    files: str | None
+    rendered: RenderedStreets | None
+    labels: Labels | None
+    orientation: str
+    count: int = field(compare=False)
+    role: str = field(compare=False)
+    find: Callable[[], list[Sample]] = field(compare=False, repr=False)
+    cache: ImageCache | None = field(compare=False, repr=False, default=None)
+
+    def without_labels(self) -> ImageSet:
+        """The images alone."""
+        return replace(self, labels=None)
+
+    def samples(self) -> list[Sample]:
+        """The samples, in their order; without label maps where `labels` is None."""
+        if self.labels is not None:
+            return self.find()
+        return [Sample(sample.name, sample.image, None) for sample in self.find()]
+
+    def names(self) -> list[str]:
+        """The samples' names, of rendered images before they are there, too."""
+        if self.rendered is not None:
+            return [f"{number:05d}" for number in range(self.count)]
+        return [sample.name for sample in self.find()]
+
+    def followed(self) -> list[int]:
+        """Indices of a few samples, spread evenly, that reports follow through the loop."""
+        return followed(self.count)
+
+    def training(self, samples: list[Sample], view: View, seed: int) -> TrainingSamples:
+        """`samples` of this role as a training sees them. Label maps other than the role's own
+        hold train ids."""
+        from bdl.domains.loading import TrainingSamples
+
+        table = self.labels.table if self.labels is not None else None
+        return TrainingSamples(samples, view, seed, self.role, table, self.cache, self.orientation)
+
+    def whole(self, samples: list[Sample] | None = None, scale: float = 1.0) -> WholeImages:
+        """`samples` of this role (default: its own), uncut, at `scale` times its size."""
+        from bdl.domains.loading import WholeImages
+
+        size = self.size
+        if size is not None:
+            size = (round(scale * size[0]), round(scale * size[1]))
+        table = self.labels.table if self.labels is not None else None
+        samples = self.samples() if samples is None else samples
+        return WholeImages(samples, size, table, self.cache, self.orientation)
 
 
 class Problem:
-    """The three data sets by role: "source", "target", "validation".
+    """The data sets of a configuration, by role.
 
     Rendered streets without a root lie in `folder`/data/ROLE; they are files only once their
-    stage has run, and what depends on them is known by their settings. The headers of all other
-    files are looked at once, before anything uses them, with progress on `console`. With a `limit`,
-    each data set is cut off after so many samples.
+    stage has run, and what depends on them is known by their settings. All other files are looked
+    at once, before anything uses them; what was found is kept in the cache's folder, or the run's.
+
+    Args:
+        config: The configuration's section.
+        folder: The run's folder.
+        console: Shows how far looking at files has come.
+        limit: Each data set is cut off after so many samples.
+        index: What is known of files; None: what a run that writes nothing knows.
     """
 
     def __init__(
@@ -34,78 +157,183 @@ class Problem:
         folder: Path,
         console: Console | None = None,
         limit: int | None = None,
+        index: Index | None = None,
     ) -> None:
         self.config = config
         self.limit = limit
         self.folder = folder
         self.console = console
         self.space = load_label_space(config.label_space)
-        self.samples = cache(self._samples)
-        for role in ROLES:
+        self.classes = Classes.of(self.space)
+        self._samples: dict[str, list[Sample]] = {}
+        self._inspected: dict[tuple[str, bool], Inspection] = {}
+        self.index = index or index_of(config, folder, console)
+        for role in self.roles:
             layout_of(self.domain(role), f"data.{role}")
             if role != "target":  # whose labels are never opened
                 self._require_encoding(role)
 
-    def _require_encoding(self, role: str) -> None:
-        if self.encoding(role) not in self.space.encodings:
-            raise UserError(
-                f"data.{role}.encoding: '{self.encoding(role)}' is not in the label space "
-                f"'{self.space.name}', which has {', '.join(self.space.encodings)}; set "
-                f"data.{role}.encoding, or data.{role}.layout if the files are not of that layout"
+    @property
+    def roles(self) -> list[str]:
+        """The roles that have images."""
+        return [role for role in ROLES if getattr(self.config, role) is not None]
+
+    @cached_property
+    def source(self) -> ImageSet:
+        """Labelled images to learn from."""
+        return self._image_set("source")
+
+    @cached_property
+    def target(self) -> ImageSet:
+        """Images to adapt to. Their labels are never opened, even where they lie beside them."""
+        return self._image_set("target")
+
+    @cached_property
+    def validation(self) -> ImageSet | None:
+        """Labelled images that only measure; None where nothing is measured."""
+        return self._image_set("validation") if "validation" in self.roles else None
+
+    def _image_set(self, role: str) -> ImageSet:
+        rendered = self.rendered(role)
+        labelled = role != "target"
+        samples = [] if rendered else self.samples(role)
+        labels = None
+        if labelled:
+            files = None if rendered else self.index.digest_of_labels(samples, f"data.{role}")
+            table = self.table(role)
+            ids = digest(
+                {
+                    stored_as_text(int(i), is_by_color(table)): int(table[i])
+                    for i in np.flatnonzero(table != IGNORE)
+                }
             )
+            labels = Labels(ids, files, table)
+        return ImageSet(
+            size=self.size(role),
+            files=None if rendered else self.index.digest_of_images(samples, f"data.{role}"),
+            rendered=rendered,
+            labels=labels,
+            orientation=UPRIGHT if rendered else self.inspect(role).orientation,
+            count=rendered.scenes if rendered else len(samples),
+            role=role,
+            find=lambda: self.samples(role),
+            cache=self.cache,
+        )
+
+    @cached_property
+    def cache(self) -> ImageCache | None:
+        """Keeps decoded images, if the configuration asks for it."""
+        return make_cache(self.config)
+
+    def rendered(self, role: str) -> RenderedStreets | None:
+        """The stage that renders the role's images; None where they are files already."""
+        if not self.is_rendered(role):
+            return None
+        domain = self.domain(role)
+        return RenderedStreets(
+            role=role,
+            scenes=min(domain.scenes, self.limit or domain.scenes),
+            size=self.size(role) or _RENDERED_SIZE,
+            appearance=domain.appearance,
+        )
 
     def domain(self, role: str) -> DomainConfig:
         """The role's section; rendered streets with their folder filled in."""
-        domain: DomainConfig = getattr(self.config, role)
+        domain: DomainConfig | None = getattr(self.config, role)
+        if domain is None:
+            raise UserError(f"data.{role}: is not set, and is needed here")
         if self.is_rendered(role):
             return DomainConfig(**{**vars(domain), "root": str(self.folder / "data" / role)})
         return domain
 
     def is_rendered(self, role: str) -> bool:
         """Whether the run renders the role's images itself."""
-        domain: DomainConfig = getattr(self.config, role)
-        return domain.layout == "streets" and domain.root is None
+        domain: DomainConfig | None = getattr(self.config, role)
+        return domain is not None and domain.layout == "streets" and domain.root is None
 
-    def _samples(self, role: str) -> list[Sample]:
-        # The target's labels are never opened, even where they lie beside the images.
-        domain, key = self.domain(role), f"data.{role}"
-        samples = find_samples(domain, key, labelled=role != "target")[: self.limit]
-        if self.is_rendered(role):
-            return samples
-        if self.console is None:
-            return usable(samples, domain.on_error, key)
-        with self.console.track(f"looking at {key}", len(samples), unit="samples") as task:
-            return usable(samples, domain.on_error, key, task.advance)
+    def samples(self, role: str) -> list[Sample]:
+        """The role's usable samples, each looked at once; the target's without labels.
 
-    def count(self, role: str) -> int:
-        """Number of images, known before they are rendered too."""
-        return self.domain(role).scenes if self.is_rendered(role) else len(self.samples(role))
+        Raises:
+            UserError: A sample cannot be used, and is not to be left out.
+        """
+        if role not in self._samples:
+            domain, key = self.domain(role), f"data.{role}"
+            if self.is_rendered(role):
+                samples = find_samples(domain, key, labelled=role != "target")[: self.limit]
+            else:
+                samples = usable_samples(self.inspect(role), domain.on_error, key)
+            self._samples[role] = samples
+        return self._samples[role]
+
+    def inspect(self, role: str, pixels: bool = False) -> Inspection:
+        """What of the role's files may be used, each looked at once.
+
+        Args:
+            role: "source", "target" or "validation".
+            pixels: Whether all files are decoded.
+
+        Raises:
+            UserError: The data set as a whole cannot be used.
+        """
+        if (role, pixels) not in self._inspected:
+            self._inspected[role, pixels] = inspect_domain(
+                self.domain(role),
+                f"data.{role}",
+                role != "target",
+                self.index,
+                pixels,
+                self.limit,
+                self.is_by_color(role),
+            )
+        return self._inspected[role, pixels]
 
     def size(self, role: str) -> tuple[int, int] | None:
         """Width and height at which the role's images are used; None: as stored."""
         size = self.domain(role).size
         return (size[0], size[1]) if size else None
 
-    def encoding(self, role: str) -> str:
-        return layout_of(self.domain(role), f"data.{role}").encoding
+    def layout(self, role: str) -> Layout:
+        """Where the role's files are, and how its labels count classes."""
+        return layout_of(self.domain(role), f"data.{role}")
 
     def table(self, role: str) -> np.ndarray:
         """From the ids in the role's label files to train ids."""
-        return self.space.table(self.encoding(role))
+        return self.space.table(self.layout(role).encoding)
 
-    def settings(self, role: str) -> dict[str, Any]:
-        """What a result that uses the role's images depends on."""
-        if self.is_rendered(role):
-            return {"size": self.size(role)}
-        return {"size": self.size(role), "files": digest(listing(self.samples(role)))}
+    def is_by_color(self, role: str) -> bool:
+        """Whether the role's label files show classes by colours."""
+        return self.layout(role).encoding in self.space.by_color
 
-    def label_settings(self, role: str) -> dict[str, Any]:
-        """The same for a result that uses the role's labels."""
-        table = self.table(role)
-        return {
-            "label_space": list(self.space.names),
-            "label_ids": digest({int(i): int(table[i]) for i in np.flatnonzero(table != 255)}),
-        }
+    def _require_encoding(self, role: str) -> None:
+        encoding = self.layout(role).encoding
+        if encoding not in self.space.encodings:
+            raise UserError(
+                f"data.{role}.encoding: '{encoding}' is not in the label space "
+                f"'{self.space.name}', which has {', '.join(self.space.encodings)}; set "
+                f"data.{role}.encoding, or data.{role}.layout if the files are not of that layout"
+            )
+
+
+def index_of(
+    config: DataConfig, folder: Path, console: Console | None = None, writing: bool = False
+) -> Index:
+    """What is known of files, kept in the cache's folder, or in a run's.
+
+    Args:
+        config: The configuration's section.
+        folder: The run's folder.
+        console: Shows progress.
+        writing: Whether the folder is made if it is not there.
+    """
+    if config.cache is not None:
+        return index_in(Path(config.cache), console, CACHE if writing else None)
+    return index_in(folder, console, "run" if writing else None)
+
+
+def followed(count: int) -> list[int]:
+    """Indices of those of `count` samples that reports follow, spread evenly."""
+    return spread(count, _FOLLOWED)
 
 
 def digest(content: Any) -> str:

@@ -1,172 +1,147 @@
-"""What a folder of images holds: its layout, sizes and label ids, found by looking."""
+"""What a data set holds: its layout, sizes and label ids, found by looking at all of it."""
 
-import os
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from domains.datasets import IMAGE_ENDINGS, LAYOUTS, Sample, find_samples, spread
-from domains.images import check_image, check_label, open_label
-from domains.label_space import IGNORE
-from runtime.config import DomainConfig
-from runtime.errors import UserError
-
-_SIZED, _OPENED = 100, 40  # images whose headers, and labels whose pixels, are looked at
-_LABEL_WORDS = re.compile(r"label|mask|annot|segm|colou?r|^gt|_gt|^ids$", re.IGNORECASE)
+from bdl.domains.datasets import LAYOUTS, Sample, find_samples
+from bdl.domains.exports import (
+    INSTANCE_IDS,
+    PANOPTIC_IDS,
+    are_instance_ids,
+    is_panoptic,
+    read_labelmap,
+)
+from bdl.domains.folders import find_patterns
+from bdl.domains.index import Index
+from bdl.domains.inspection import Inspection, inspect_samples
+from bdl.domains.label_space import IGNORE, TRANSPARENT
+from bdl.runtime.config import DomainConfig
+from bdl.runtime.console import log
+from bdl.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A folder's `domain` section without sizes, its image files, their commonest size (width,
-    height), whether they all have it, and the label ids with their share of the pixels (without
-    255; empty where labels were not asked for)."""
+    """What a folder holds.
+
+    Args:
+        domain: Its section of a configuration, without sizes.
+        files: Its image files.
+        size: Their commonest width and height.
+        one_size: Whether they all have it.
+        ids: The share of all labels' pixels, by id or by colour 0xRRGGBB; without 255, unless the
+            labels hold 0 and 255 alone. Empty where labels were not asked for.
+        ignored: The share that is 255, or transparent, and not in `ids`.
+        by_color: Whether labels show classes by colours.
+        names: Those of colours, where a file beside the labels tells them.
+        beside: What else lies there, a text for each group of files.
+    """
 
     domain: DomainConfig
     files: frozenset[Path]
     size: tuple[int, int]
     one_size: bool
     ids: dict[int, float]
+    ignored: float = 0.0
+    by_color: bool = False
+    names: dict[int, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
         return len(self.files)
 
+    @property
+    def amounts(self) -> dict[int, float]:
+        """The share of each id or colour, of what is ignored, too."""
+        none = TRANSPARENT if self.by_color else IGNORE
+        return {**self.ids, **({none: self.ignored} if self.ignored else {})}
 
-def survey(root: str, split: str, labelled: bool, key: str) -> Survey:
-    """Look at the data set in the folder `root`; `split` is for layouts that have splits.
 
-    `key` names the folder in errors, e.g. "--source". Raises UserError if it is no folder, holds
-    no images, or if `labelled` and labels cannot be told or do not pair with the images.
+def survey(root: str, split: str, labelled: bool, key: str, index: Index | None = None) -> Survey:
+    """Look at the data set in a folder: at all headers and, if labelled, at all labels.
+
+    Args:
+        root: The folder.
+        split: For layouts that have splits.
+        labelled: Whether labels are looked for; else none are required, or opened.
+        key: Names the folder in errors, e.g. "--source".
+        index: Reads the files, and shows the progress.
+
+    Raises:
+        UserError: If it is no folder, holds no images, or if `labelled` and labels cannot be told
+            or do not pair with the images.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(f"{key}: {root} is not a folder; give the data set's")
-    domain = _known_layout(root, folder, split) or _patterns(root, folder, labelled, key)
-    samples = find_samples(domain, key, labelled)
-    sizes = Counter(check_image(samples[i].image) for i in spread(len(samples), _SIZED))
-    ids = _ids([samples[i] for i in spread(len(samples), _OPENED)]) if labelled else {}
-    files = frozenset(sample.image.resolve() for sample in samples)
-    return Survey(domain, files, sizes.most_common(1)[0][0], len(sizes) == 1, ids)
+    index = index or Index(None)
+    domain = _known_layout(root, folder, split, labelled)
+    by_color = False
+    beside: tuple[str, ...] = ()
+    if domain is None:
+        found = find_patterns(folder, labelled, key, index)
+        by_color, beside = found.by_color, found.beside
+        domain = DomainConfig(layout="folder", root=root, images=found.images, labels=found.labels)
+    inspection = _inspect(find_samples(domain, key, labelled), key, index, by_color)
+    samples = inspection.samples
+    sizes = Counter(inspection.sizes)
+    ids = _shares(samples, key, index, by_color) if labelled else {}
+    if not by_color and are_instance_ids(ids):
+        raise UserError(f"{key}: its label files {INSTANCE_IDS}")
+    is_binary = not by_color and ids.keys() == {0, IGNORE}
+    ignored = 0.0 if is_binary else ids.pop(TRANSPARENT if by_color else IGNORE, 0.0)
+    return Survey(
+        domain=domain,
+        files=frozenset(sample.image.resolve() for sample in samples),
+        size=sizes.most_common(1)[0][0],
+        one_size=len(sizes) == 1,
+        ids=ids,
+        ignored=ignored,
+        by_color=by_color,
+        names=_color_names(samples[0].label, folder) if by_color else {},
+        beside=beside,
+    )
 
 
-def _known_layout(root: str, folder: Path, split: str) -> DomainConfig | None:
+def _known_layout(root: str, folder: Path, split: str, labelled: bool) -> DomainConfig | None:
     for name in ("cityscapes", "synthia", "synthia_mapped"):
-        domain = DomainConfig(layout=name, root=root, split=split)
         layout = LAYOUTS[name]
         # The part before the first star tells these layouts from each other.
-        fixed = [
-            pattern.replace("{split}", split).split("*")[0]
-            for pattern in (layout.images, layout.labels)
-        ]
+        patterns = [layout.images, layout.labels]
+        if not labelled and name == "cityscapes":
+            patterns = [layout.images]  # whose photos may be here alone
+        fixed = [pattern.replace("{split}", split).split("*")[0] for pattern in patterns]
         if all((folder / place).is_dir() for place in fixed):
-            return domain
+            return DomainConfig(layout=name, root=root, split=split)
     return None
 
 
-def _patterns(root: str, folder: Path, labelled: bool, key: str) -> DomainConfig:
-    """A plain folder: patterns of its images, and of the labels beside them."""
-    by_folder: dict[tuple[str, ...], list[str]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file():
-            place = file.relative_to(folder)
-            by_folder.setdefault(place.parts[:-1], []).append(place.name)
-    labels = {
-        place: names
-        for place, names in by_folder.items()
-        if _is_label(folder.joinpath(*place, names[0]))
-    }
-    photos = {place: names for place, names in by_folder.items() if place not in labels}
-    plain = {
-        place: names
-        for place, names in photos.items()
-        if not any(_LABEL_WORDS.search(part) for part in place)
-    }
-    photos = plain or photos  # coloured labels are for people; they are no photos
-    if not labelled:
-        photos = photos or labels  # grey photos
-    if not photos:
-        raise UserError(f"{key}: {root} holds no images; give the folder that holds them")
-    photos = _deepest_common(photos)
-    domain = DomainConfig(layout="folder", root=root, images=_pattern(photos))
-    if not labelled:
-        return domain
-    stars = str(domain.images).count("*")
-    fitting = [
-        replace(domain, labels=pattern)
-        for group in _groups(labels)
-        if (pattern := _pattern(group)).count("*") == stars and pattern.endswith(".png")
-    ]
-    for candidate in fitting:
-        try:
-            find_samples(candidate, key, labelled=True)
-        except UserError:
-            continue
-        return candidate
-    # Some labels may be missing: the message of the best guess names the first.
-    return (fitting or [replace(domain, labels=LAYOUTS["folder"].labels)])[0]
+def _inspect(samples: Sequence[Sample], key: str, index: Index, by_color: bool) -> Inspection:
+    """What may be used, by the headers; how many samples may not is a warning."""
+    found = inspect_samples(samples, index, key, by_color=by_color)
+    if found.flaws and not found.samples:
+        raise UserError(found.flaws[0])
+    if found.flaws:
+        count = f"{len(found.flaws)} of {found.count}"
+        log.warning("%s: %s cannot be used; the first: %s", key, count, found.flaws[0])
+    return found
 
 
-def _is_label(file: Path) -> bool:
-    """Whether a file looks like a map of class ids: a PNG of one channel, or SYNTHIA's kind."""
-    try:
-        check_label(file)
-    except UserError:
-        return False
-    return file.suffix.lower() == ".png"
-
-
-def _groups(folders: dict[tuple[str, ...], list[str]]) -> list[dict[tuple[str, ...], list[str]]]:
-    """Folders of equal depth and last name belong together; else those of equal depth."""
-    groups: dict[tuple[int, str], dict[tuple[str, ...], list[str]]] = {}
-    for place, names in folders.items():
-        for kind in {(len(place), place[-1] if place else ""), (len(place), "*")}:
-            groups.setdefault(kind, {})[place] = names
-    return sorted(groups.values(), key=lambda group: -sum(map(len, group.values())))
-
-
-def _deepest_common(
-    folders: dict[tuple[str, ...], list[str]],
-) -> dict[tuple[str, ...], list[str]]:
-    """The folders of the depth that holds most files: a pattern has one depth."""
-    files: Counter[int] = Counter()
-    for place, names in folders.items():
-        files[len(place)] += len(names)
-    depth = files.most_common(1)[0][0]
-    return {place: names for place, names in folders.items() if len(place) == depth}
-
-
-def _pattern(folders: dict[tuple[str, ...], list[str]]) -> str:
-    """One pattern for all files: a star for each part of the path that differs."""
-    parts = [
-        values.pop() if len(values := set(column)) == 1 else "*"
-        for column in zip(*folders, strict=True)
-    ]
-    names = [name for found in folders.values() for name in found]
-    endings = {os.path.splitext(name)[1] for name in names}
-    if len(endings) > 1:
-        return "/".join([*parts, "*"])
-    stems = [os.path.splitext(name)[0] for name in names]
-    return "/".join([*parts, f"*{_shared_ending(stems)}{endings.pop()}"])
-
-
-def _shared_ending(stems: Sequence[str]) -> str:
-    """What all names end with, from a separator on: "_ids" of 000_ids and 001_ids."""
-    columns = zip(*(stem[::-1] for stem in stems), strict=False)
-    shared = "".join(column[0] for column in takewhile(lambda c: len(set(c)) == 1, columns))[::-1]
-    found = re.search(r"[_.-][A-Za-z][\w.-]*$", shared)
-    return found[0] if found else ""
-
-
-def _ids(samples: Sequence[Sample]) -> dict[int, float]:
+def _shares(samples: Sequence[Sample], key: str, index: Index, by_color: bool) -> dict[int, float]:
+    """The share of all pixels of each id, or colour, in the labels."""
     counts: Counter[int] = Counter()
-    for sample in samples:
-        assert sample.label is not None
-        ids, numbers = np.unique(np.asarray(open_label(sample.label)), return_counts=True)
-        counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
-    total = sum(counts.values())
-    return {number: counts[number] / total for number in sorted(counts) if number != IGNORE}
+    files = [sample.label for sample in samples if sample.label is not None]
+    for file, look in zip(files, index.ids(files, key, by_color), strict=True):
+        if look.error:
+            raise UserError(f"{file}: {PANOPTIC_IDS}" if is_panoptic(file) else look.error)
+        counts.update(look.counts)
+    return {number: counts[number] / counts.total() for number in sorted(counts)}
+
+
+def _color_names(label: Path | None, root: Path) -> dict[int, str]:
+    """Names of colours from a file in the label's folder, or in one above it up to the root."""
+    parents = list(label.parents) if label is not None else []
+    return read_labelmap(parents[: parents.index(root) + 1] if root in parents else parents[:2])

@@ -1,5 +1,6 @@
 """The state within a training stage: saved whole, found again after a kill at any instant."""
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -7,13 +8,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from runtime.console import log
-from runtime.device import sum_on_device
-from runtime.errors import UserError
-from runtime.files import load_tensors, read_json, save_tensors, write_json
-from runtime.processes import largest
+from bdl.runtime.console import log
+from bdl.runtime.device import random_state, set_random_state, sum_on_device
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import PARTIAL, load_tensors, read_json, save_tensors, write_json
+from bdl.runtime.processes import largest
 
 _POINTER = "checkpoint.json"
+# No other file is one of ours, whatever its name begins with.
+_STATE = re.compile(
+    rf"checkpoint-(?P<step>\d{{8,}})(-process-\d+)?\.pt({re.escape(PARTIAL)})?", re.ASCII
+)
 
 
 class Stateful(Protocol):
@@ -79,12 +84,12 @@ class Checkpoint:
             item.load_state_dict(shared[name])
         for name, item in self.own.items():
             item.load_state_dict(own[name])
-        _set_random_state(self.fabric.device, own["random"])
+        set_random_state(self.fabric.device, own["random"])
 
     def save(self, step: int) -> None:
         """Make the present state the one to resume from, as that after `step` steps."""
         own: dict[str, Any] = {name: item.state_dict() for name, item in self.own.items()}
-        own["random"] = _random_state(self.fabric.device)
+        own["random"] = random_state(self.fabric.device)
         save_tensors(self._own_file(step), own)
         if self.fabric.is_global_zero:
             shared = {name: item.state_dict() for name, item in self.shared.items()}
@@ -117,43 +122,22 @@ class Checkpoint:
         return self.folder / f"checkpoint-{step:08d}-process-{self.fabric.global_rank}.pt"
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove all saved states of a stage, which is finished."""
-    # First what says that they are complete.
-    (folder / _POINTER).unlink(missing_ok=True)
-    _remove(folder, keep=set())
-
-
 def _saved_steps(folder: Path, latest: int) -> list[int]:
     """The steps of the complete states, ascending: `latest` and those before it."""
-    names = (file.name for file in folder.glob("checkpoint-*.pt"))
-    steps = {int(name.split(".")[0].split("-")[1]) for name in names}
+    steps = {step for file, step in _states(folder) if not file.name.endswith(PARTIAL)}
     return sorted(step for step in steps if step <= latest)
 
 
 def _remove(folder: Path, keep: set[int]) -> None:
-    kept = tuple(f"checkpoint-{step:08d}" for step in keep)
-    for file in folder.glob("checkpoint-*.pt*"):
-        if not file.name.startswith(kept):
+    for file, step in _states(folder):
+        if step not in keep:
             file.unlink()
 
 
-def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """torch's random states; all other draws of this project depend on the seed and step alone."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+def _states(folder: Path) -> list[tuple[Path, int]]:
+    """The files of saved states, and what kills left of them, each with its step."""
+    named = [(file, _STATE.fullmatch(file.name)) for file in folder.iterdir()]
+    return [(file, int(name["step"])) for file, name in named if name]
 
 
 class Curves:
@@ -165,6 +149,7 @@ class Curves:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.validation: list[dict[str, float]] = []  # rows of what validation images gave
         self._sums: dict[str, torch.Tensor] = {}
         self.count = 0  # steps since the last row
         self._finite = torch.tensor(0)  # steps of this row before the first that was not finite
@@ -208,6 +193,7 @@ class Curves:
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
+            "validation": self.validation,
             "sums": self._sums,
             "count": self.count,
             "finite": self._finite,
@@ -216,3 +202,4 @@ class Curves:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self._sums, self.count = state["rows"], state["sums"], state["count"]
         self._finite = state["finite"]
+        self.validation = state.get("validation", [])  # states saved before it have none

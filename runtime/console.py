@@ -1,19 +1,20 @@
 """What the user sees while it runs: messages, a line for the stage, the time left for the loop."""
 
 import logging
-import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from bdl.runtime.output import print_text, rank_in_environment, speak_to_nobody
+from bdl.runtime.stopping import stop_request
 
-from runtime.stopping import stop_request
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
 
 log = logging.getLogger("bdl")
 _library_warnings = logging.getLogger("py.warnings")
@@ -41,31 +42,19 @@ class _LogFile(logging.FileHandler):
 
 
 class _StandardOutput(logging.StreamHandler):
-    """Standard output, which whoever reads it may close (`| head`): the run goes on in log.txt."""
+    """Standard output, which whoever reads it may close (`| head`): the run goes on in log.txt.
+    Another error (a full disk) is one of the run, as a log file's is."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
 
     def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exception(), BrokenPipeError):
-            _speak_to_nobody()
+            speak_to_nobody()
+        elif isinstance(sys.exception(), OSError):
+            raise
         else:
             super().handleError(record)
-
-
-def _speak_to_nobody() -> None:
-    """What goes to standard output from now on, Python's last flush too, is thrown away."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def print_text(text: str) -> None:
-    """Print to standard output, which whoever reads it may have closed: no error of ours."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        _speak_to_nobody()
 
 
 class Console:
@@ -78,6 +67,8 @@ class Console:
     """
 
     def __init__(self, speaking: bool = True, verbosity: int = 0) -> None:
+        from rich.console import Console as RichConsole  # here: the log alone does without
+
         self.speaking = speaking
         self._rich = RichConsole(stderr=False, quiet=not speaking, highlight=False)
         self.on_terminal = self._rich.is_terminal and speaking
@@ -89,6 +80,8 @@ class Console:
         log.propagate = False
         handler: logging.Handler
         if self.on_terminal:
+            from rich.logging import RichHandler
+
             handler = RichHandler(
                 console=self._rich, show_time=False, show_level=False, show_path=False
             )
@@ -103,6 +96,7 @@ class Console:
         _library_warnings.addHandler(
             handler if speaking and verbosity > 0 else logging.NullHandler()
         )
+        self._said: set[str] = set()
         self.loop_left: float | None = None  # seconds left for the stages after the present one
         self.loop_place = (0, 0)  # stages behind us, and of how many
 
@@ -114,7 +108,7 @@ class Console:
                 _library_warnings.removeHandler(earlier)
                 earlier.close()
             file.parent.mkdir(parents=True, exist_ok=True)
-            handler = _LogFile(file, encoding="utf-8")
+            handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             log.addHandler(handler)
             _library_warnings.addHandler(handler)
@@ -125,7 +119,13 @@ class Console:
             print_text(text)
             log.info("%s", text, extra={"shown": True})
 
-    def show(self, table: Table, text: str) -> None:
+    def once(self, text: str) -> None:
+        """Log a text, unless it was logged before: several runs may look at the same data."""
+        if text not in self._said:
+            self._said.add(text)
+            log.info("%s", text)
+
+    def show(self, table: "Table", text: str) -> None:
         """The same with a `table` for the terminal; elsewhere, and in the log file, `text` says
         what it says."""
         if self.on_terminal:
@@ -142,6 +142,8 @@ class Console:
             yield task
             task.close()
             return
+        from rich.progress import BarColumn, Progress, TextColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -156,6 +158,27 @@ class Console:
         task.close()
 
 
+@contextmanager
+def spoken(verbosity: int = 0) -> Iterator[Console]:
+    """A console while it lasts, silent but in the main process; how the calling program logs and
+    warns is afterwards as it was before."""
+    loggers = (log, _library_warnings)
+    before = [(item, item.handlers[:], item.level, item.propagate) for item in loggers]
+    captured = warnings.showwarning.__module__ == logging.__name__
+    try:
+        with warnings.catch_warnings():
+            yield Console(rank_in_environment() == 0, verbosity)
+    finally:
+        for handler in {item for logger in loggers for item in logger.handlers}:
+            if isinstance(handler, _LogFile):
+                handler.close()
+        for logger, handlers, level, propagate in before:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+            logger.propagate = propagate
+        logging.captureWarnings(captured)
+
+
 class Task:
     """One stage's progress; see Console.track."""
 
@@ -168,7 +191,7 @@ class Task:
             unit,
         )
         self.bar: Progress | None = None
-        self.bar_id = TaskID(0)
+        self.bar_id: TaskID | None = None
         self.run_id: TaskID | None = None
         self._values = ""
         self._line_done: int | None = None  # what was done when the last line was written
@@ -186,7 +209,7 @@ class Task:
         if values:
             self._values = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
             log.debug("  %s  step %d  %s", self.title, self.done, self._values)
-        if self.bar is not None:
+        if self.bar is not None and self.bar_id is not None:
             self.bar.update(self.bar_id, completed=self.done, text=self._text())
             if self.run_id is not None:
                 behind, stages = self.console.loop_place
@@ -202,6 +225,13 @@ class Task:
         """Units a second in this process."""
         return (self.done - self._done_before) / max(time.monotonic() - self._begun_at, 1e-9)
 
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes; None while nothing is done in this process."""
+        if self.done == self._done_before:
+            return None
+        return (self.total - self.done) / self.rate
+
     def line(self) -> None:
         self._line_at, self._line_done = time.monotonic(), self.done
         log.info("  %s  %s", self.title, self._text())
@@ -213,15 +243,14 @@ class Task:
 
     def _run_text(self, behind: int, stages: int) -> str:
         text = f"{behind}/{stages} stages"
-        if self.console.loop_left is None or self.done == self._done_before:
+        if self.console.loop_left is None or self.left is None:
             return text
-        left = (self.total - self.done) / self.rate + self.console.loop_left
-        return f"{text}  about {duration(left)} left"
+        return f"{text}  about {duration(self.left + self.console.loop_left)} left"
 
     def _text(self) -> str:
         text = f"{self.done}/{self.total} {self.unit}"
-        if self.done > self._done_before:
-            left = (self.total - self.done) / self.rate
+        left = self.left
+        if left is not None:
             text += f"  {self.rate:.3g}/s"
             if self.done < self.total:
                 text += f"  {duration(left)} left"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from runtime.config import Config
-from runtime.errors import UserError
+from bdl.runtime.config import Config
+from bdl.runtime.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -73,8 +74,9 @@ def any_sizes() -> Iterator[None]:
 
 
 def require_launcher(config: Config) -> None:
-    """Raises UserError if torchrun has started other numbers of processes than `devices` and
-    `nodes` say (Slurm's are checked by Fabric), or if nobody has started those of several machines.
+    """Raises UserError if the processes of the run cannot be started: torchrun has started other
+    numbers of them than `devices` and `nodes` say (Slurm's are checked by Fabric), nobody has
+    started those of several machines, or there is no script to start others with.
     """
     each, total = (int(os.environ.get(name, 0)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     if each and (each, total) != (config.devices, config.devices * config.nodes):
@@ -86,6 +88,14 @@ def require_launcher(config: Config) -> None:
         raise UserError(
             f"nodes: is {config.nodes}, but nobody has started the processes of all machines; "
             "begin the command with torchrun or srun, see docs/multi_gpu.md"
+        )
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None) or ""  # of standard input it is no file's name
+    is_script = os.path.isfile(file) or getattr(main, "__spec__", None) is not None
+    if config.devices > 1 and not each and "SLURM_PROCID" not in os.environ and not is_script:
+        raise UserError(
+            f"devices: is {config.devices}, but this Python runs no script that the other "
+            "processes could run, too; put the calls into a file, or use the command line"
         )
 
 
@@ -135,6 +145,35 @@ def random_for(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
 def seed_torch(seed: int, purpose: str) -> None:
     """Start torch's own random state for the initialisation of networks and for dropout."""
     torch.manual_seed(int(random_for(seed, purpose).integers(2**62)))
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """torch's random states; all other draws of this project depend on the seed and step alone."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_state(device: torch.device, states: dict[str, Tensor]) -> None:
+    """Put torch's random states back to what `random_state` gave."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+@contextmanager
+def draws_apart(device: torch.device) -> Iterator[None]:
+    """Inside, torch's random draws are nobody else's: its states are afterwards as before."""
+    states = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(device, states)
 
 
 def sum_on_device(fabric: Fabric, values: Tensor) -> Tensor:

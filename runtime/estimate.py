@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from runtime.stages import Stage
+from bdl.runtime.stage import Stage
 
 
 class TimeLeft:

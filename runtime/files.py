@@ -1,25 +1,31 @@
 """Files that appear whole or not at all: written beside their place, then renamed."""
 
 import errno
+import hashlib
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
+from bdl.runtime.errors import UserError
 
-from runtime.errors import UserError
-from runtime.weights import why_refused
+if TYPE_CHECKING:
+    from PIL import Image
 
-_PARTIAL = ".partial"
+PARTIAL = ".bdl-partial"  # the ending of files being written: no file of a user's has it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDIES = {
     **dict.fromkeys(_FULL, "make room on the disk, then the same command goes on"),
     errno.ENAMETOOLONG: "give the file a shorter name",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV),
+        "see whether the disk or the mount works, then the same command goes on",
+    ),
 }
 
 
@@ -27,12 +33,12 @@ _REMEDIES = {
 def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it takes the place of `path`.
 
-    A kill at any instant leaves the old file, or none, and at most one `.partial` file, which
-    the next attempt overwrites; after a power cut that holds only if `durable`, which waits for
-    the disk. Raises UserError, and leaves no `.partial` file, if the disk is
-    full or the file cannot be written for another reason of the system's.
+    A kill at any instant leaves the old file, or none, and at most one partial file, which the
+    next attempt overwrites; after a power cut that holds only if `durable`, which waits for the
+    disk. Raises UserError, and leaves no partial file, if the disk is full or the file cannot be
+    written for another reason of the system's.
     """
-    partial = path.with_name(path.name + _PARTIAL)
+    partial = path.with_name(path.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -49,6 +55,13 @@ def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
         raise
 
 
+def explain(error: OSError) -> str:
+    """What to tell the user of an error of the system's of which nothing else is known."""
+    name = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "check the file and its permissions")
+    return f"{name}{error.strerror or error}; {remedy}"
+
+
 def write_error(path: Path | str, error: OSError) -> UserError:
     """What to tell the user when `path` cannot be written."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder and its permissions")
@@ -56,29 +69,43 @@ def write_error(path: Path | str, error: OSError) -> UserError:
 
 
 def is_users(error: OSError) -> bool:
-    """Whether the user can repair it: a full disk, a missing permission, a name too long."""
+    """Whether the user can repair it: a full disk, a missing permission, a name too long, a disk
+    or mount that fails."""
     return error.errno in (*_REMEDIES, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what kills left of files (and folders) being written, in `folder` and below."""
-    for place in list(folder.rglob("*" + _PARTIAL)):
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
+def partials(folder: Path) -> list[Path]:
+    """What kills left of files being written in the folder itself, not below it.
+
+    The folder must be one that this program made: only there is what has our ending ours.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.name.endswith(PARTIAL))
+
+
+def tells_case_apart(folder: Path) -> bool:
+    """Whether two names in the folder, which must be there, may differ in case alone."""
+    handle, probe = tempfile.mkstemp(prefix="case-", suffix=PARTIAL, dir=folder)
+    os.close(handle)
+    try:
+        return not Path(probe).with_name(Path(probe).name.swapcase()).exists()
+    finally:
+        os.unlink(probe)
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
     """The operating system's error behind `error`: torch.save hides it behind one of its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__ if isinstance(error, RuntimeError) else None
-    return error
+    # Without a number it is a library's own, of what was to be written: no fault of the system.
+    return error if error is not None and error.errno else None
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8; names of files that are none (Latin-1) appear as escapes."""
     with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -98,6 +125,8 @@ def read_json(path: Path) -> Any:
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """A dictionary of tensors and plain values, for `load_tensors`."""
+    import torch
+
     # Through a file of Python's: of its own writer's errors torch.save does not give the reason.
     with atomic(path) as partial, open(partial, "wb") as file:
         torch.save(content, file)
@@ -108,6 +137,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
     Raises UserError if the file is missing, damaged, or holds more than tensors and plain values.
     """
+    import torch
+
+    from bdl.runtime.weights import why_refused
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -119,6 +152,26 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_png(path: Path, image: Image.Image) -> None:
+def save_png(path: Path, image: "Image.Image") -> None:
     with atomic(path) as partial:
         image.save(partial, format="PNG", compress_level=1)
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file of the user's as a setting: its content counts, not where it lies."""
+
+    sha256: str
+    path: Path = field(compare=False)
+
+    @classmethod
+    def read(cls, path: Path, key: str) -> "GivenFile":
+        """Raises UserError, which names the configuration `key`, if it cannot be read."""
+        try:
+            with open(path, "rb") as opened:
+                return cls(hashlib.file_digest(opened, "sha256").hexdigest(), path)
+        except OSError as error:
+            raise UserError(
+                f"{key}: {path} cannot be read ({error.strerror}); make it with import-weights, "
+                "or leave the key out"
+            ) from None

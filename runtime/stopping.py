@@ -38,6 +38,7 @@ class StopRequest:
         self.signum = 0
         self.children: list[subprocess.Popen] = []  # processes of this run, told of it too
         self._noted_at = 0.0
+        self._at_once = False
 
     def raise_if_noted(self) -> None:
         if self.signum:
@@ -57,10 +58,21 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, where nothing can be lost (a question is asked), a signal raises Stopped."""
+        self.raise_if_noted()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         for child in self.children:
             child.send_signal(signum)
-        if self.signum and time.monotonic() - self._noted_at > _SAME:
+        again = self.signum and time.monotonic() - self._noted_at > _SAME
+        if again or self._at_once:
             raise Stopped(signum)
         if not self.signum:
             self.signum, self._noted_at = signum, time.monotonic()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.errors import UserError
+from bdl.runtime.errors import UserError
 
 _MODULE = "module."  # what torch's DataParallel puts before every key
 _LISTED = 12  # keys named in a message; of more, the number is given

@@ -1,23 +1,25 @@
 """Evaluation: IoU per class from one confusion matrix over all images."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
-from domains.images import to_unit, write_labels
-from domains.label_space import IGNORE, LabelSpace
-from domains.loading import WholeImages, share, whole_images
-from runtime.console import Console
-from runtime.device import sum_over_processes
-from runtime.errors import UserError
-from runtime.stages import Metrics
-from segmentation.networks.base import Segmenter
-from segmentation.predict import predict_classes
+from bdl.domains.images import resized_mask, without_data, write_labels
+from bdl.domains.label_space import IGNORE, LabelSpace
+from bdl.domains.loading import WholeImages, share, whole_images
+from bdl.domains.tensors import to_unit
+from bdl.runtime.device import sum_over_processes
+from bdl.runtime.errors import UserError
+from bdl.runtime.run import Run
+from bdl.segmentation.metrics import EvaluationMetrics
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.predict import predict_classes
+from bdl.segmentation.stages import prediction_path
 
 
 class ConfusionMatrix:
@@ -62,69 +64,99 @@ def mean_iou(values: list[float]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def summarize(matrix: ConfusionMatrix, space: LabelSpace) -> Metrics:
-    """mIoU, the mIoU of the label space's subsets, IoU by class name (None where a class is
-    in neither labels nor predictions), and the matrix."""
+def summarize(matrix: ConfusionMatrix, space: LabelSpace) -> EvaluationMetrics:
+    """The scores of a confusion matrix."""
     iou = matrix.iou()
-    summary: Metrics = {"miou": mean_iou(iou)}
-    for subset, members in space.subsets.items():
-        summary[subset] = mean_iou([iou[train_id] for train_id in members])
-    summary["iou"] = {
-        name: None if math.isnan(value) else value
-        for name, value in zip(space.names, iou, strict=True)
-    }
-    summary["confusion"] = matrix.counts.tolist()
-    return summary
-
-
-def prediction_path(folder: Path, index: int) -> Path:
-    """Where the prediction of the validation image `index` lies, if it is one of the frames."""
-    return folder / "predictions" / f"{index:04d}.png"
+    return EvaluationMetrics(
+        miou=mean_iou(iou),
+        subsets={
+            subset: mean_iou([iou[train_id] for train_id in members])
+            for subset, members in space.subsets.items()
+        },
+        iou=[None if math.isnan(value) else value for value in iou],
+        confusion=matrix.counts.tolist(),
+    )
 
 
 def evaluate(
-    fabric: Fabric,
-    console: Console,
-    title: str,
+    run: Run,
     folder: Path,
     network: Segmenter,
     images: WholeImages,
     space: LabelSpace,
-    *,
     size: tuple[int, int] | None,
-    workers: int,
     frames: Collection[int],
-) -> Metrics:
-    """Score `network` on labelled images at `size` (width, height), or at the labels' own.
+) -> EvaluationMetrics:
+    """Score a network on labelled images.
 
-    Labels of another size are resized to `size` by nearest neighbour. The predictions of the
-    images at the indices `frames` are written below `folder`/predictions, for the report. Raises
-    UserError if no pixel of any image is labelled.
+    Args:
+        run: How the run works.
+        folder: Where predictions are written, below predictions/, for the report.
+        network: The network, on any device.
+        images: Images with labels; a prediction is made at its label's size. Where an image is
+            transparent, label and written prediction are 255.
+        space: The classes.
+        size: Width and height to score at, to which labels are resized by nearest neighbour;
+            None: the labels' own.
+        frames: Indices of the images whose predictions are written.
+
+    Raises:
+        UserError: No pixel of any image is labelled.
     """
-    fabric.to_device(network)
+    run.fabric.to_device(network)
     network.eval()
+
+    def write(index: int, prediction: Tensor, opaque: Tensor | None) -> None:
+        if index in frames:
+            ids = prediction[0].cpu().numpy().astype(np.uint8)
+            if opaque is not None:
+                ids = without_data(ids, resized_mask(opaque[0].numpy(), ids.shape[::-1]))
+            write_labels(prediction_path(folder, index), ids, space)
+        task.advance()
+
+    count = len(share(len(images), run.fabric.global_rank, run.fabric.world_size))
+    with run.console.track(run.title, count, unit="images") as task:
+        matrix = count_pixels(run, network, images, space, size, write)
+    return replace(summarize(matrix, space), images=len(images))
+
+
+def count_pixels(
+    run: Run,
+    network: Segmenter,
+    images: WholeImages,
+    space: LabelSpace,
+    size: tuple[int, int] | None,
+    seen: Callable[[int, Tensor, Tensor | None], None] = lambda index, prediction, opaque: None,
+) -> ConfusionMatrix:
+    """The confusion matrix of a network over labelled images, all processes together.
+
+    Args:
+        run: How the run works.
+        network: The network, in evaluation mode, on the run's device.
+        images: As in `evaluate`.
+        space: The classes.
+        size: As in `evaluate`.
+        seen: Called for each image of this process: its index, its prediction, 1 x H x W, and where
+            it is opaque, 1 x H' x W' bool, None if everywhere.
+
+    Raises:
+        UserError: No pixel of any image is labelled.
+    """
+    fabric = run.fabric
     matrix = ConfusionMatrix(space.num_classes)
     mine = share(len(images), fabric.global_rank, fabric.world_size)
-    with console.track(title, len(mine), unit="images") as task:
-        for batch in whole_images(images, mine, workers):
-            label = fabric.to_device(batch["label"])
-            if size is not None and label.shape[-2:] != (size[1], size[0]):
-                label = _nearest(label, (size[1], size[0]))
-            prediction = predict_classes(
-                fabric,
-                network,
-                to_unit(fabric.to_device(batch["image"])),
-                (label.shape[-2], label.shape[-1]),
-            )
-            matrix.update(prediction, label)
-            index = int(batch["index"])
-            if index in frames:
-                write_labels(
-                    prediction_path(folder, index),
-                    prediction[0].cpu().numpy().astype(np.uint8),
-                    space,
-                )
-            task.advance()
+    for batch in whole_images(images, mine, run.workers):
+        label = fabric.to_device(batch["label"])
+        if size is not None and label.shape[-2:] != (size[1], size[0]):
+            label = _nearest(label, (size[1], size[0]))
+        prediction = predict_classes(
+            fabric,
+            network,
+            to_unit(fabric.to_device(batch["image"])),
+            (label.shape[-2], label.shape[-1]),
+        )
+        matrix.update(prediction, label)
+        seen(int(batch["index"]), prediction, batch.get("opaque"))
     matrix.counts = sum_over_processes(fabric, matrix.counts)
     fabric.barrier()
     if not matrix.counts.any():
@@ -132,7 +164,7 @@ def evaluate(
             "data.validation: no pixel of its labels is one of the label space's classes; "
             "check data.validation.encoding"
         )
-    return {"images": len(images), **summarize(matrix, space)}
+    return matrix
 
 
 def _nearest(label: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,71 +1,132 @@
 """A trained network for other programs: ONNX, or a torch.export archive.
 
-What is exported takes RGB images in [0, 1], 1 x 3 x H x W, and gives class probabilities,
-1 x C x H x W, as `predict.probabilities` makes them; it needs none of this project's code.
+What is exported takes RGB images in [0, 1], N x 3 x H x W, and gives class probabilities,
+N x C x H x W, as `predict.probabilities` makes them; it needs none of this project's code.
 """
 
 import importlib.util
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.device import random_for
-from runtime.errors import UserError
-from runtime.files import atomic
-from segmentation.networks.base import Segmenter, upsample
-from segmentation.predictor import Predictor
+from bdl.runtime.device import random_for
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import atomic
+from bdl.segmentation.networks.base import Segmenter, upsample
+from bdl.segmentation.networks.layers import first_line
+from bdl.segmentation.predictor import Predictor
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 # Probabilities that differ by less are equal: other libraries sum in another order.
 _TOLERANCE = 1e-3
+# What may be free in an exported network, the most first: many fix their size, or all.
+_FREE: tuple[tuple[str, ...], ...] = (("batch", "height", "width"), ("batch",), ())
 
 
 class _Probabilities(nn.Module):
-    def __init__(self, network: Segmenter, size: tuple[int, int]) -> None:
+    def __init__(self, network: Segmenter, size: tuple[int, int] | None) -> None:
         super().__init__()
         self.network, self.size = network, size
 
     def forward(self, images: Tensor) -> Tensor:
-        return upsample(self.network.scores(images).softmax(1), self.size)
+        size = self.size or (images.shape[-2], images.shape[-1])
+        return upsample(self.network.scores(images).softmax(1), size)
 
 
-def export_network(predictor: Predictor, out: Path, size: tuple[int, int] | None = None) -> None:
-    """Write the predictor's network to `out`, NAME.onnx or NAME.pt2, for images of `size` (width,
-    height; default: that of its training). The classes' names and colours travel with it.
+@dataclass(frozen=True)
+class _Exported:
+    """An exported network: what it computes, and how it is written."""
 
-    Before anything is written, the exported network labels an image: it must give the same labels
-    as the network itself. Raises UserError if it does not, or if it cannot be exported.
+    compute: Callable[[Tensor], Tensor]
+    write: Callable[[IO[bytes]], object]
+
+
+def export_network(
+    predictor: Predictor, out: Path, size: tuple[int, int] | None = None, free: bool = False
+) -> tuple[str, ...]:
+    """Write the predictor's network for other programs, with its classes' names and colours.
+
+    Before anything is written, the exported network labels images: it must give the same labels as
+    the network itself, of each size and number of images that it is said to take.
+
+    Args:
+        predictor: Holds the network.
+        out: NAME.onnx or NAME.pt2.
+        size: Width and height of the images; default: that of its training.
+        free: Whether it is to take any number of images of any size; what the network cannot
+            leave free is fixed at one image of `size`.
+
+    Returns:
+        What is free: ("batch", "height", "width"), ("batch",), or nothing.
+
+    Raises:
+        UserError: If the exported network gives other labels, or it cannot be exported.
     """
     size = size or predictor.trained_size
     if size is None:
         raise UserError(f"{predictor.file}: the size it was trained at is not known; give --size")
     width, height = size
-    values = random_for(0, "export").random((1, 3, height, width), np.float32)
-    images = torch.from_numpy(values)
-    module = _Probabilities(predictor.network.cpu(), (height, width)).eval()
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    with torch.no_grad():
-        expected = module(images)
-        if out.suffix == ".onnx":
-            found, content = _to_onnx(module, images, predictor)
-        elif out.suffix == ".pt2":
-            program = torch.export.export(module, (images,))
-            found = program.module()(images)
-            content = None
-        else:
-            raise UserError(f"{out}: must end with .onnx or .pt2")
-    if not same_labels(found, expected):
-        raise UserError(f"{out}: the exported network gives other labels; it was not written")
-    with atomic(out) as partial, open(partial, "wb") as file:
-        if content is not None:
-            file.write(content)
-        else:
-            extra = {"label_space.json": json.dumps(predictor.space.describe())}
-            torch.export.save(program, file, extra_files=extra)
+    if out.suffix not in (".onnx", ".pt2"):
+        raise UserError(f"{out}: must end with .onnx or .pt2")
+    network = predictor.network.cpu()
+    problem = ""
+    for axes in _FREE if free else ((),):
+        fixed = None if "height" in axes else (height, width)
+        module = _Probabilities(network, fixed).eval()
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        count = 2 if axes else 1
+        images = _images(count, height, width)
+        tried = [images]
+        if axes:
+            tried.append(_images(1, height, width))
+        if "height" in axes:
+            tried.append(_images(3, height + 9, width + 22))
+        try:
+            with torch.no_grad():
+                export = _to_onnx if out.suffix == ".onnx" else _to_pt2
+                exported = export(module, images, predictor, axes)
+                right = all(same_labels(exported.compute(i), module(i)) for i in tried)
+        except UserError:
+            raise
+        except Exception as error:  # of the exporter's, torch's and the runtime's many kinds
+            problem = f"it cannot be exported ({type(error).__name__}: {first_line(error)})"
+            continue
+        if right:
+            with atomic(out) as partial, open(partial, "wb") as file:
+                exported.write(file)
+            return axes
+        problem = "the exported network gives other labels; it was not written"
+    raise UserError(f"{out}: {problem}")
+
+
+def _images(count: int, height: int, width: int) -> Tensor:
+    values = random_for(0, "export").random((count, 3, height, width), np.float32)
+    return torch.from_numpy(values)
+
+
+def _dynamic_shapes(axes: tuple[str, ...]) -> tuple[dict[int, Any]]:
+    """For the only input: its axes that are free."""
+    places = {"batch": 0, "height": 2, "width": 3}
+    return ({places[name]: torch.export.Dim.DYNAMIC for name in axes},)
+
+
+def _to_pt2(
+    module: nn.Module, images: Tensor, predictor: Predictor, axes: tuple[str, ...]
+) -> _Exported:
+    program = torch.export.export(
+        module, (images,), dynamic_shapes=_dynamic_shapes(axes) if axes else None
+    )
+    extra = {"label_space.json": json.dumps(predictor.space.describe())}
+    return _Exported(
+        program.module(), lambda file: torch.export.save(program, file, extra_files=extra)
+    )
 
 
 def same_labels(found: Tensor, expected: Tensor) -> bool:
@@ -77,8 +138,9 @@ def same_labels(found: Tensor, expected: Tensor) -> bool:
     return not bool((differ & (best - second > 2 * _TOLERANCE)).any())
 
 
-def _to_onnx(module: nn.Module, images: Tensor, predictor: Predictor) -> tuple[Tensor, bytes]:
-    """What the network in ONNX gives for `images`, and the file's content."""
+def _to_onnx(
+    module: nn.Module, images: Tensor, predictor: Predictor, axes: tuple[str, ...]
+) -> _Exported:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -93,11 +155,16 @@ def _to_onnx(module: nn.Module, images: Tensor, predictor: Predictor) -> tuple[T
         input_names=["images"],
         output_names=["probabilities"],
         dynamo=True,
+        dynamic_shapes=_dynamic_shapes(axes) if axes else None,
         verbose=False,
     )
     assert program is not None
     program.model.metadata_props["label_space"] = json.dumps(predictor.space.describe())
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": images.numpy()})
-    return torch.from_numpy(found), content
+
+    def compute(values: Tensor) -> Tensor:
+        (found,) = session.run(None, {"images": values.numpy()})
+        return torch.from_numpy(found)
+
+    return _Exported(compute, lambda file: file.write(content))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domains.label_space import IGNORE
+from bdl.domains.label_space import IGNORE
 
 SOURCE, TARGET = 0.0, 1.0  # what the discriminator should say
 

@@ -8,7 +8,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from segmentation.networks.base import Segmenter, upsample
+from bdl.segmentation.networks.base import Segmenter, upsample
 
 
 @torch.inference_mode()
@@ -46,7 +46,8 @@ def predict_classes(
 ) -> Tensor:
     """The most probable class of each pixel, N x height x width int64: the maximum of
     `probabilities`, which are not made whole for it."""
-    with torch.inference_mode(), fabric.autocast():
+    # Not in inference mode: what a network in training keeps from here on must be of use there.
+    with torch.no_grad(), fabric.autocast():
         scores = network.scores(images)
     return upsampled_argmax(scores.float().softmax(1), size)
 
@@ -85,10 +86,12 @@ def frozen_scores(fabric: Fabric, network: Segmenter) -> Callable[[Tensor], Tens
     """`network.scores` of a network that learns no more, made fast for many calls.
 
     `network` is changed, and goes to the device: batch norm that follows a convolution becomes
-    part of it, and weights are in the precision that convolutions compute in. Gradients of images
-    pass, to be called within the autocast of `fabric`.
+    part of it, and weights are in the precision that convolutions compute in, if the network is
+    `foldable`. Gradients of images pass, to be called within the autocast of `fabric`.
     """
     fabric.to_device(network).eval().requires_grad_(False)
+    if not network.foldable:
+        return network.scores
     fold_batch_norm(network)
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     with fabric.autocast():

@@ -2,31 +2,45 @@
 
 predictor = Predictor("runs/demo")
 labels = predictor("photo.jpg")  # H x W train ids, at the photo's size
-overlay(open_image(Path("photo.jpg")), labels, predictor.space).save("overlay.png")
+overlay(open_image(Path("photo.jpg")).image, labels, predictor.space).save("overlay.png")
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from domains.datasets import IMAGE_ENDINGS
-from domains.images import label_image, open_image, to_tensor, to_unit, write_labels
-from domains.label_space import LabelSpace, described
-from runtime.config import Config
-from runtime.console import Console
-from runtime.device import any_sizes, make_fabric
-from runtime.errors import UserError
-from runtime.files import atomic
-from runtime.stages import MANIFEST, read_manifest
-from segmentation.networks.base import upsample
-from segmentation.predict import mean_over_views, probabilities, windowed_probabilities
-from segmentation.train import RESULT, load_segmenter
+from bdl.domains.endings import named_endings, without_ending
+from bdl.domains.images import (
+    Photo,
+    as_photo,
+    label_image,
+    open_image,
+    without_data,
+    write_labels,
+)
+from bdl.domains.index import Index
+from bdl.domains.label_space import LabelSpace, described
+from bdl.domains.matching import find, normal, parts_of
+from bdl.domains.tensors import to_tensor, to_unit
+from bdl.runtime.config import Config, DeviceName, PrecisionName
+from bdl.runtime.console import Console, log
+from bdl.runtime.device import any_sizes, make_fabric
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import atomic, tells_case_apart
+from bdl.runtime.store import read_manifest
+from bdl.segmentation.checkpoint import load_segmenter
+from bdl.segmentation.choice import find_segmenter
+from bdl.segmentation.network_name import is_users_own, module_digest
+from bdl.segmentation.networks.base import upsample
+from bdl.segmentation.predict import mean_over_views, probabilities, windowed_probabilities
+from bdl.segmentation.prediction_record import PredictionRecord, require_names_apart
 
+_LONGEST = 65_500  # pixels of a JPEG's side
 _SMALLEST = 8  # pixels of a side that a network is given at least
 
 
@@ -34,11 +48,12 @@ class Predictor:
     """Class probabilities and labels of photos of any size.
 
     `checkpoint` is a segmenter.pt, the folder of a stage that holds one, or the folder of a run,
-    of which the last finished network is taken. A photo is resized to `size` (width, height)
-    first; without it, to the width that the network was trained at, where the checkpoint lies in
-    its stage's folder, else it stays as it is. `window` (width, height) slides over the resized
-    photo. `scales` resize it once more for each factor, and `flip` mirrors each; the
-    probabilities' mean counts. Raises UserError for a checkpoint that is none.
+    of which the last finished network is taken: `find_segmenter` gives the file of another. A photo
+    is resized to `size` (width, height) first; without it, to the width that the network was
+    trained at, where the checkpoint lies in its stage's folder, else it stays as it is. `window`
+    (width, height) slides over the resized photo. `scales` resize it once more for each factor, and
+    `flip` mirrors each; the probabilities' mean counts. `own_network` is needed for one whose code
+    is the user's own, see `load_segmenter`. Raises UserError for a checkpoint that is none.
 
     `space` are the classes' names and colours, `file` is the checkpoint that was found, and
     `trained_size` (width, height) that of its training, if that is known.
@@ -52,8 +67,9 @@ class Predictor:
         window: tuple[int, int] | None = None,
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
-        device: str = "auto",
-        precision: str = "32-true",
+        device: DeviceName = "auto",
+        precision: PrecisionName = "32-true",
+        own_network: str | None = None,
     ) -> None:
         for name, pair in (("size", size), ("window", window)):
             if pair is not None and min(pair) < _SMALLEST:
@@ -65,27 +81,34 @@ class Predictor:
             raise UserError("scales: must be one or more numbers above 0")
         self.file = find_segmenter(Path(checkpoint))
         self.size, self.window, self.flip, self.scales = size, window, flip, tuple(scales)
+        self.precision = precision
         self.fabric = make_fabric(Config(device=device, precision=precision))
         self.fabric.launch()
-        network, description = load_segmenter(self.file)
+        self.network, description = load_segmenter(self.file, own_network)
+        own = own_network if own_network and is_users_own(own_network) else None
+        self.users_code = module_digest(own) if own else None
         self.space: LabelSpace = described(description)
-        self.network = network
-        self.fabric.to_device(network)
+        self.fabric.to_device(self.network)
         self.trained_size = trained_size(self.file)
 
-    def __call__(self, photo: str | Path | Image.Image) -> np.ndarray:
-        """Train ids, H x W uint8, of a photo (a file, or an RGB image) at its own size."""
-        return self.labels(self.probabilities(photo))
+    def __call__(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> np.ndarray:
+        """Train ids, H x W uint8, of a photo at its own size; 255 where it is transparent.
 
-    def labels(self, maps: Tensor) -> np.ndarray:
-        """Train ids, H x W uint8, from `probabilities`."""
-        return maps.argmax(0).byte().cpu().numpy()
+        Args:
+            photo: A file, which is read upright; a Pillow image, taken as it stands; or pixels,
+                H x W x 3 uint8, RGB.
+        """
+        photo = _as_photo(photo)
+        return self.labels(self.probabilities(photo), photo.opaque)
+
+    def labels(self, maps: Tensor, opaque: np.ndarray | None = None) -> np.ndarray:
+        """Train ids, H x W uint8, from `probabilities`; 255 where the photo is not `opaque`."""
+        return without_data(maps.argmax(0).byte().cpu().numpy(), opaque)
 
     @torch.inference_mode()
-    def probabilities(self, photo: str | Path | Image.Image) -> Tensor:
+    def probabilities(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> Tensor:
         """Class probabilities of a photo at its own size: C x H x W float32, summing to 1."""
-        image = photo if isinstance(photo, Image.Image) else open_photo(Path(photo))
-        image = image.convert("RGB")
+        image = _as_photo(photo).image
         size = (image.height, image.width)
         views = [self._view(image, scale) for scale in self.scales]
         with any_sizes():
@@ -97,7 +120,7 @@ class Predictor:
         if self.size is not None:
             width, height = self.size
         elif self.trained_size is not None:
-            height = round(height * self.trained_size[0] / width)
+            height = max(1, round(height * self.trained_size[0] / width))
             width = self.trained_size[0]
         size = (max(_SMALLEST, round(width * scale)), max(_SMALLEST, round(height * scale)))
         if size != image.size:
@@ -111,47 +134,23 @@ class Predictor:
         return upsample(maps, size)
 
 
-def find_segmenter(place: Path) -> Path:
-    """The segmenter.pt that `place` means: itself, that in it, or the last that a run finished.
-
-    Raises UserError if there is none.
-    """
-    if place.is_file():
-        return place
-    if not place.exists():
-        raise UserError(f"{place}: no such file or folder; give a run's folder or a {RESULT}")
-    if (place / RESULT).is_file():
-        return place / RESULT
-    finished = [
-        file
-        for pattern in (f"*/{RESULT}", f"*/*/{RESULT}")
-        for file in place.glob(pattern)
-        if (file.parent / MANIFEST).is_file()
-    ]
-    if not finished:
-        raise UserError(f"{place}: holds no finished segmentation network ({RESULT})")
-
-    def k_and_i(file: Path) -> list[int]:
-        numbers = re.findall(r"\d+", file.parent.relative_to(place).as_posix())
-        return [int(number) for number in numbers]
-
-    return max(finished, key=k_and_i)
-
-
 def trained_size(file: Path) -> tuple[int, int] | None:
     """Width and height of the target's images (of the source's, without target) that the network
     in `file` was trained on; None if that is not known, or differed from image to image."""
-    settings = (read_manifest(file.parent) or {}).get("settings", {})
-    for role in ("target", "source"):
-        if role in settings:
-            size = settings[role].get("size")
+    manifest = read_manifest(file.parent)
+    settings = manifest.settings if manifest is not None else {}
+    for key in ("data.target", "target", "data.source", "source"):  # bdl 0.1 left out "data."
+        images = settings.get(key)
+        if images is not None:
+            size = images["size"]
             return (size[0], size[1]) if size else None
     return None
 
 
-def open_photo(file: Path) -> Image.Image:
-    """The photo as RGB, upright: cameras store it as taken, with a note of how it was held."""
-    return ImageOps.exif_transpose(open_image(file))
+def _as_photo(photo: str | Path | Image.Image | np.ndarray | Photo) -> Photo:
+    if isinstance(photo, Photo):
+        return photo
+    return open_image(Path(photo)) if isinstance(photo, str | Path) else as_photo(photo)
 
 
 def overlay(photo: Image.Image, labels: np.ndarray, space: LabelSpace) -> Image.Image:
@@ -160,20 +159,36 @@ def overlay(photo: Image.Image, labels: np.ndarray, space: LabelSpace) -> Image.
     return Image.blend(photo.convert("RGB"), colors, 0.5)
 
 
-def find_photos(place: Path, out: Path) -> dict[str, Path]:
-    """The photo at `place`, or all below it but those in `out`, by name: path without ending.
+def _as_jpeg(picture: Image.Image) -> Image.Image:
+    """The picture, made smaller where it is longer than JPEGs can be."""
+    shrink = min(1.0, _LONGEST / max(picture.size))
+    if shrink == 1:
+        return picture
+    width, height = (max(1, round(side * shrink)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
-    Raises UserError if there are none, or if two share a name.
+
+def find_photos(place: Path, out: Path) -> dict[str, Path]:
+    """The photo at `place`, or all below it, by name: path without ending.
+
+    Hidden files, folders of runs, and what predict wrote, in `out` or elsewhere, are passed over,
+    which is logged. Raises UserError if there are none, or if two share a name.
     """
     if place.is_file():
-        return {place.stem: place}
+        return {without_ending(normal(place.name)): place}
     if not place.is_dir():
         raise UserError(f"{place}: no such file or folder; give a photo or a folder of photos")
+    found = find(place, parts_of("**/*", "--images"))
+    for line in found.passed.lines():
+        log.info("--images: passed over: %s", line)
+    results = [(out / kind).resolve() for kind in ("labels", "overlays", "probabilities")]
+    inside = out.resolve().is_relative_to(place.resolve())
     photos: dict[str, Path] = {}
-    for file in sorted(place.rglob("*")):
-        if file.suffix.lower() not in IMAGE_ENDINGS or out.resolve() in file.resolve().parents:
+    for match in found.matches:
+        file = place / match.path
+        if inside and any(file.resolve().is_relative_to(folder) for folder in results):
             continue
-        name = file.relative_to(place).with_suffix("").as_posix()
+        name = without_ending(normal(match.path))
         if name in photos:
             raise UserError(
                 f"{file}: has the same name as {photos[name].name}, so that its result would "
@@ -181,31 +196,97 @@ def find_photos(place: Path, out: Path) -> dict[str, Path]:
             )
         photos[name] = file
     if not photos:
-        raise UserError(f"{place}: holds no images ({', '.join(IMAGE_ENDINGS)})")
+        raise UserError(f"{place}: holds no images ({named_endings()})")
     return photos
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Of how many photos labels were written, of how many they were there, and how many photos
+    could not be read."""
+
+    made: int
+    there: int
+    unreadable: int
 
 
 def predict_files(
     predictor: Predictor, console: Console, photos: dict[str, Path], out: Path, keep_maps: bool
-) -> None:
-    """Write `out`/labels/NAME.png (train ids, in the classes' colours), `out`/overlays/NAME.jpg
-    and, with `keep_maps`, `out`/probabilities/NAME.npz: "probabilities", C x H x W in 16-bit
-    floats, and "classes", their names."""
-    with console.track("predict", len(photos), unit="images") as task:
-        for name, file in photos.items():
-            photo = open_photo(file)
-            maps = predictor.probabilities(photo)
-            labels = predictor.labels(maps)
-            write_labels(out / "labels" / f"{name}.png", labels, predictor.space)
-            with atomic(out / "overlays" / f"{name}.jpg") as partial:
-                overlay(photo, labels, predictor.space).save(partial, format="JPEG", quality=90)
-            if keep_maps:
-                values = maps.half().cpu().numpy()
-                with (
-                    atomic(out / "probabilities" / f"{name}.npz") as partial,
-                    open(partial, "wb") as opened,
-                ):
-                    np.savez_compressed(
-                        opened, probabilities=values, classes=np.array(predictor.space.names)
-                    )
+) -> Predicted:
+    """Write `out`/labels/NAME.png, `out`/overlays/NAME.jpg and, with `keep_maps`,
+    `out`/probabilities/NAME.npz.
+
+    Labels are train ids in the classes' colours, 255 where the photo is transparent. An overlay is
+    smaller than its photo if that is longer than 65,500 pixels, which JPEGs cannot be.
+    Probabilities are "probabilities", C x H x W in 16-bit floats, and "classes", their names.
+
+    Photos that are done with the same network and settings are passed over, so that it goes on
+    where it stopped; those that cannot be read are logged. Raises UserError, before anything is
+    written, if a file is in the way that predict did not write, and if no photo can be read.
+    """
+    kinds = ("labels", "overlays", *(["probabilities"] if keep_maps else []))
+    record = PredictionRecord(out, _made_with(predictor), kinds)
+    record.require_free(photos)
+    require_names_apart(photos, lambda: tells_case_apart(out))
+    pending = {name: file for name, file in photos.items() if not record.is_done(name, file)}
+    there = len(photos) - len(pending)
+    if there:
+        log.info("%d photos are done already", there)
+    flaws: list[str] = []
+    if pending:
+        record.start()
+    with console.track("predict", len(photos), done=there, unit="images") as task:
+        for name, file in pending.items():
+            try:
+                photo = open_image(file)
+            except UserError as error:
+                flaws.append(str(error))
+                log.warning("left out: %s", error)
+            else:
+                record.begin(name)
+                _write_prediction(predictor, photo, record, name, keep_maps)
+                record.finish(name, file)
             task.advance()
+    if len(flaws) == len(photos):
+        more = f" (so it is with all {len(flaws)} photos)" if len(flaws) > 1 else ""
+        raise UserError(f"{flaws[0]}{more}")
+    return Predicted(len(pending) - len(flaws), there, len(flaws))
+
+
+def _write_prediction(
+    predictor: Predictor,
+    photo: Photo,
+    record: PredictionRecord,
+    name: str,
+    keep_maps: bool,
+) -> None:
+    maps = predictor.probabilities(photo)
+    labels = predictor.labels(maps, photo.opaque)
+    write_labels(record.path("labels", name), labels, predictor.space)
+    with atomic(record.path("overlays", name)) as partial:
+        picture = _as_jpeg(overlay(photo.image, labels, predictor.space))
+        picture.save(partial, format="JPEG", quality=90)
+    if keep_maps:
+        values = maps.half().cpu().numpy()
+        with (
+            atomic(record.path("probabilities", name)) as partial,
+            open(partial, "wb") as opened,
+        ):
+            np.savez_compressed(
+                opened, probabilities=values, classes=np.array(predictor.space.names)
+            )
+
+
+def _made_with(predictor: Predictor) -> list[object]:
+    """What predictions depend on besides their photos."""
+    return [
+        Index(None).hashes([predictor.file])[0],
+        predictor.space.describe(),
+        predictor.size or predictor.trained_size,
+        predictor.size is not None,
+        predictor.window,
+        predictor.flip,
+        predictor.scales,
+        predictor.precision,
+        predictor.users_code,
+    ]

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet101_Weights, VGG16_Weights, WeightsEnum
 
-from runtime.weights import WeightsError, as_tensors
-from segmentation.networks.base import CAFFE_MEAN
-from segmentation.networks.fcn8s_vgg16 import STAGES, convolution_name
+from bdl.runtime.weights import WeightsError, as_tensors
+from bdl.segmentation.networks.base import CAFFE_MEAN
+from bdl.segmentation.networks.fcn8s_vgg16 import STAGES, convolution_name
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
 _POOLED = (512, 7, 7)  # the maps that VGG-16's first linear layer takes

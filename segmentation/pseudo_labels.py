@@ -11,17 +11,20 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from domains.images import to_unit, write_labels
-from domains.label_space import IGNORE, LabelSpace
-from domains.loading import WholeImages, share, whole_images
-from runtime.config import PseudoLabelConfig
-from runtime.console import Console, log
-from runtime.device import sum_over_processes
-from runtime.files import atomic
-from runtime.stages import Metrics
-from runtime.writing import Writer
-from segmentation.networks.base import Segmenter
-from segmentation.predict import mean_over_views, probabilities
+from bdl.domains.images import resized_mask, without_data, write_labels
+from bdl.domains.label_space import IGNORE, LabelSpace
+from bdl.domains.loading import WholeImages, share, whole_images
+from bdl.domains.tensors import to_unit
+from bdl.runtime.config import PseudoLabelConfig
+from bdl.runtime.console import log
+from bdl.runtime.device import sum_over_processes
+from bdl.runtime.files import atomic
+from bdl.runtime.run import Run
+from bdl.runtime.writing import Writer
+from bdl.segmentation.metrics import PseudoLabelClass, PseudoLabelMetrics
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.predict import mean_over_views, probabilities
+from bdl.segmentation.stages import pseudo_label_path
 
 _HALF_BITS = 16  # a float32 pattern is counted in two halves of 16 bits
 _HALVES = 1 << _HALF_BITS
@@ -33,14 +36,15 @@ Sum = Callable[[np.ndarray], np.ndarray]  # adds up counts over processes
 
 
 class ClassThresholds:
-    """Per class, the confidence at index round(`portion` n) of its n sorted pixels, at most `cap`.
+    """Per class, the confidence at index round(`quantile` n) of its n sorted pixels, at most
+    `max_threshold`.
 
     Exact, in memory that does not grow with the number of images. Non-negative float32 values
     are ordered like their bit patterns. `update` counts the patterns' upper halves and puts label
     and pattern aside in a temporary file; `values` finds the upper halves that hold the wanted
     indices, then reads back the pixels that share them to count their lower halves. Values that
-    reach the cap (at most 1) need only be counted: whichever of them is wanted, the threshold is
-    the cap. The temporary file takes 5 bytes a pixel below the cap (at the most 8 GB for 3,000
+    reach `max_threshold` (at most 1) need only be counted: whichever of them is wanted, it is the
+    threshold. The temporary file takes 5 bytes a pixel below it (at the most 8 GB for 3,000
     images of 1024x512), lies in `folder` (default: the system's place for such files) and is gone
     when the process ends in whatever way. There are at most 256 classes.
     """
@@ -48,11 +52,11 @@ class ClassThresholds:
     def __init__(
         self,
         num_classes: int,
-        portion: float = 0.5,
-        cap: float = 0.9,
+        quantile: float = 0.5,
+        max_threshold: float = 0.9,
         folder: Path | None = None,
     ) -> None:
-        self.num_classes, self.portion, self.cap = num_classes, portion, cap
+        self.num_classes, self.quantile, self.max_threshold = num_classes, quantile, max_threshold
         self.folder = folder
         self._upper = np.zeros((num_classes, _UPPER_HALVES), np.int64)
         self._capped = np.zeros(num_classes, np.int64)
@@ -69,7 +73,7 @@ class ClassThresholds:
         for train_id in (labels.min(initial=0), labels.max(initial=0)):
             if not 0 <= train_id < self.num_classes:
                 raise ValueError(f"label {train_id} is not in 0..{self.num_classes - 1}")
-        below = confidence < _float32_at_least(self.cap)
+        below = confidence < _float32_at_least(self.max_threshold)
         pixels = np.empty(np.count_nonzero(below), _PIXEL)
         pixels["label"], pixels["pattern"] = labels[below], confidence[below].view(np.uint32)
         upper = pixels["pattern"] >> _HALF_BITS
@@ -95,7 +99,7 @@ class ClassThresholds:
         upper, capped = sum_counts(self._upper), sum_counts(self._capped)
         counts = upper.sum(1) + capped
         # numpy rounds halves to even, as the published code does.
-        wanted = np.round(self.portion * counts).astype(np.int64)
+        wanted = np.round(self.quantile * counts).astype(np.int64)
         wanted = np.minimum(wanted, np.maximum(counts - 1, 0))
         is_capped = wanted >= upper.sum(1)
         cumulated = upper.cumsum(1)
@@ -105,7 +109,7 @@ class ClassThresholds:
         thresholds = np.zeros(self.num_classes)
         for train_id in np.flatnonzero(counts):
             if is_capped[train_id]:
-                thresholds[train_id] = self.cap
+                thresholds[train_id] = self.max_threshold
                 continue
             before = cumulated[train_id, half[train_id]] - upper[train_id, half[train_id]]
             place = (lower[train_id].cumsum() <= wanted[train_id] - before).sum()
@@ -133,55 +137,65 @@ def _float32_at_least(limit: float | np.ndarray) -> np.ndarray:
     return np.where(rounded.astype(np.float64) < limit, up, rounded)
 
 
-def pseudo_label_path(folder: Path, name: str) -> Path:
-    """Where the pseudo labels of the sample `name` lie."""
-    return folder / "labels" / f"{name}.png"
-
-
 def make_pseudo_labels(
-    fabric: Fabric,
-    console: Console,
-    title: str,
+    run: Run,
     folder: Path,
     network: Segmenter,
     views: Sequence[WholeImages],
     size: tuple[int, int] | None,
     space: LabelSpace,
     config: PseudoLabelConfig,
-    workers: int,
-) -> Metrics:
+) -> PseudoLabelMetrics:
     """Write a label map for every image of the target's training set, below `folder`/labels.
 
-    The `views` are the same images at one size or several; the mean of what the network says of
-    them (with `flip` of their mirror images, too) is the prediction, of `size` (width, height;
-    None: that of the view). One pass of the network over each; predictions wait on disk until the
-    thresholds are known, and those there from an interrupted run are used again. A pixel whose
-    confidence is below its class's threshold becomes 255. Returns thresholds, and per class the
-    pixels predicted and the portion kept.
+    One pass of the network over each view. Predictions wait on disk until the thresholds are known,
+    and those there from an interrupted run are used again. A pixel whose confidence is below its
+    class's threshold becomes 255; transparent pixels are 255, too, and count for no threshold.
 
-    What waits takes 1.1 bytes a pixel, and 9 more where the confidence is below the cap: for 3,000
-    images of 1024x512 6 GB if that is a third of the pixels, 16 GB if it is all. It lies in
-    `folder` and is gone at the end.
+    What waits takes 1.1 bytes a pixel, and 9 more where the confidence is below `max_threshold`:
+    for 3,000 images of 1024x512 6 GB if that is a third of the pixels, 16 GB if it is all. It lies
+    in `folder` and is gone at the end.
+
+    Args:
+        run: How the run works.
+        folder: Where to write.
+        network: The network, on any device.
+        views: The same images at one size or several; the mean of what the network says of them is
+            the prediction.
+        size: Width and height of the prediction; None: those of the first view.
+        space: The classes, for the files' colours.
+        config: Thresholds, and whether mirror images are views, too.
+
+    Returns:
+        Thresholds, per class the pixels predicted and the share kept, and the share of all pixels
+        that are transparent.
     """
+    fabric = run.fabric
     fabric.to_device(network)
     network.eval()
     folder.mkdir(parents=True, exist_ok=True)
     waiting = folder / "predictions"
-    thresholds = ClassThresholds(space.num_classes, config.portion, config.cap, folder)
+    thresholds = ClassThresholds(space.num_classes, config.quantile, config.max_threshold, folder)
     samples = views[0].samples
     mine = share(len(samples), fabric.global_rank, fabric.world_size)
-    with console.track(title, len(mine), unit="images") as task, Writer() as writer:
+    with run.console.track(run.title, len(mine), unit="images") as task, Writer() as writer:
         left = [index for index in mine if not _prediction_file(waiting, index).is_file()]
         for index in sorted(set(mine) - set(left)):
-            thresholds.update(*_read_prediction(_prediction_file(waiting, index)))
+            labels, confidence = _read_prediction(_prediction_file(waiting, index))
+            opaque = labels != IGNORE
+            thresholds.update(labels[opaque], confidence[opaque])
             task.advance()
-        for batches in zip(*(whole_images(view, left, workers) for view in views), strict=True):
+        for batches in zip(*(whole_images(view, left, run.workers) for view in views), strict=True):
             best = _mean_prediction(fabric, network, batches, size, config.flip).max(1)
             confidence = best.values[0].cpu().numpy()
             labels = best.indices[0].to(torch.uint8).cpu().numpy()
+            opaque = np.ones(labels.shape, bool)
+            if "opaque" in batches[0]:
+                opaque = resized_mask(batches[0]["opaque"][0].numpy(), labels.shape[::-1])
+            labels = without_data(labels, opaque)
             file = _prediction_file(waiting, int(batches[0]["index"]))
-            writer.submit(_write_prediction, file, labels, confidence, config.cap)
-            thresholds.update(labels, confidence)
+            writer.submit(_write_prediction, file, labels, confidence, config.max_threshold)
+            thresholds.update(labels[opaque], confidence[opaque])
             task.advance()
 
     def sum_counts(counts: np.ndarray) -> np.ndarray:
@@ -191,15 +205,19 @@ def make_pseudo_labels(
     least = _float32_at_least(limits)
     predicted = np.zeros(space.num_classes, np.int64)
     kept = np.zeros(space.num_classes, np.int64)
+    transparent = np.zeros(2, np.int64)  # pixels, of all
     with Writer() as writer:
         for index in mine:
             labels, confidence = _read_prediction(_prediction_file(waiting, index))
-            keep = confidence >= least[labels]
-            predicted += np.bincount(labels.ravel(), minlength=space.num_classes)
+            opaque = labels != IGNORE
+            keep = np.zeros(labels.shape, bool)
+            keep[opaque] = confidence[opaque] >= least[labels[opaque]]
+            transparent += np.array([np.count_nonzero(~opaque), labels.size])
+            predicted += np.bincount(labels[opaque], minlength=space.num_classes)
             kept += np.bincount(labels[keep], minlength=space.num_classes)
             file = pseudo_label_path(folder, samples[index].name)
             writer.submit(write_labels, file, np.where(keep, labels, np.uint8(IGNORE)), space)
-    predicted, kept = sum_counts(predicted), sum_counts(kept)
+    predicted, kept, transparent = map(sum_counts, (predicted, kept, transparent))
     for index in mine:
         _prediction_file(waiting, index).unlink()
     fabric.barrier()
@@ -209,20 +227,21 @@ def make_pseudo_labels(
     warnings = []
     if never:
         warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
-        log.warning("  %s: warning: %s", title, warnings[0])
-    return {
-        "warnings": warnings,
-        "images": len(samples),
-        "kept": float(kept.sum() / max(1, predicted.sum())),
-        "classes": {
-            name: {
-                "threshold": float(limits[train_id]),
-                "predicted": int(predicted[train_id]),
-                "kept": float(kept[train_id] / max(1, predicted[train_id])),
-            }
-            for train_id, name in enumerate(space.names)
-        },
-    }
+        log.warning("  %s: warning: %s", run.title, warnings[0])
+    return PseudoLabelMetrics(
+        warnings=warnings,
+        images=len(samples),
+        kept=float(kept.sum() / max(1, predicted.sum())),
+        transparent=float(transparent[0] / max(1, transparent[1])),
+        classes=[
+            PseudoLabelClass(
+                threshold=float(limits[train_id]),
+                predicted=int(predicted[train_id]),
+                kept=float(kept[train_id] / max(1, predicted[train_id])),
+            )
+            for train_id in range(space.num_classes)
+        ],
+    )
 
 
 def _mean_prediction(
@@ -244,16 +263,18 @@ def _prediction_file(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.npz"
 
 
-def _write_prediction(file: Path, labels: np.ndarray, confidence: np.ndarray, cap: float) -> None:
-    # All that reaches the cap is kept whatever the thresholds: such values are not written. Packing
+def _write_prediction(
+    file: Path, labels: np.ndarray, confidence: np.ndarray, max_threshold: float
+) -> None:
+    # All that reaches it is kept whatever the thresholds: such values are not written. Packing
     # by zlib would take as long as the rest of the stage, for a quarter less.
-    below = confidence < _float32_at_least(cap)
+    below = confidence < _float32_at_least(max_threshold)
     with atomic(file) as partial, open(partial, "wb") as opened:
         np.savez(opened, labels=labels, below=np.packbits(below), confidence=confidence[below])
 
 
 def _read_prediction(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence as they were written; 1 where the confidence reached the cap."""
+    """Labels and confidence as they were written; 1 where the latter reached `max_threshold`."""
     with np.load(file, allow_pickle=False) as content:
         labels = content["labels"]
         below = np.unpackbits(content["below"], count=labels.size).astype(bool)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domains.label_space import LabelSpace
-from runtime.weights import WeightsError, as_tensors, match, read_foreign
-from segmentation.networks.deeplab_v2 import HEAD_STD, DeepLabV2
-from segmentation.networks.discriminator import OutputDiscriminator
-from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
-from segmentation.pretrained import fetch_pretrained
+from bdl.domains.label_space import LabelSpace
+from bdl.runtime.weights import WeightsError, as_tensors, match, read_foreign
+from bdl.segmentation.networks.deeplab_v2 import HEAD_STD, DeepLabV2
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from bdl.segmentation.pretrained import fetch_pretrained
 
 _HEAD = "layer5."
 TORCHVISION = "torchvision"  # stands for a file: ImageNet weights from torchvision's hub

@@ -1,23 +1,36 @@
 """IoU of prediction files against label files, whoever made the predictions."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from domains.images import open_label
-from domains.label_space import IGNORE, LabelSpace
-from runtime.errors import UserError
-from runtime.stages import Metrics
-from segmentation.evaluate import ConfusionMatrix, summarize
+from bdl.domains.endings import LABEL_ENDINGS
+from bdl.domains.images import open_label
+from bdl.domains.label_space import (
+    IGNORE,
+    TRANSPARENT,
+    LabelSpace,
+    described,
+    is_by_color,
+    load_label_space,
+)
+from bdl.domains.label_space import OWN as SPACES
+from bdl.domains.matching import find, normal, parts_of
+from bdl.domains.pairing import pair_names
+from bdl.runtime.console import log
+from bdl.runtime.errors import UserError
 
 AUTO, OWN = "auto", "own"
 # What data sets add to a frame's name to tell its files apart.
 _KINDS = re.compile(r"_(leftImg8bit|gtFine_labelIds|gtFine_labelTrainIds|labelIds|labelTrainIds)$")
 _LABEL_KINDS = {"_labelTrainIds": "train_id", "_labelIds": "label_id"}  # and their encodings
+_MOST_UNKNOWN = 0.5  # share of the labels' pixels that may be of ids that are no class
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -33,33 +46,56 @@ class Pairs:
 
 
 def find_pairs(predictions: Path, labels: Path) -> Pairs:
-    """The PNG files below both folders that are of the same frame, by their names.
+    """The files below both folders that are of the same frame, by their names.
 
     Names are compared without folders and without Cityscapes' endings (_leftImg8bit,
-    _gtFine_labelIds); if file names repeat, with folders. Of a folder as Cityscapes has it only
-    the label ids are taken. Raises UserError if a label has no prediction.
+    _gtFine_labelIds); if file names repeat, with folders. What all names of a folder share, or one
+    folder's have more, as in 000_pred.png, makes no difference. Of a folder as Cityscapes has it
+    only the label ids are taken. Raises UserError if a label has no prediction.
     """
     label_files, encoding = _label_files(labels)
-    prediction_files = _png_files(predictions, "--predictions")
-    plain = _by_name(label_files, lambda file: _KINDS.sub("", file.stem))
-    found = _by_name(prediction_files, lambda file: _KINDS.sub("", file.stem))
+    prediction_files = _map_files(predictions, "--predictions")
+    plain = _by_name(label_files, lambda file: _frame(file.stem))
+    found = _by_name(prediction_files, lambda file: _frame(file.stem))
     if plain is None or found is None:
 
         def relative(root: Path) -> Callable[[Path], str]:
-            return lambda file: _KINDS.sub("", file.relative_to(root).with_suffix("").as_posix())
+            return lambda file: _frame(file.relative_to(root).with_suffix("").as_posix())
 
         plain = _by_name(label_files, relative(labels))
         found = _by_name(prediction_files, relative(predictions))
         if plain is None or found is None:
             raise UserError(f"{labels}, {predictions}: file names repeat; keep one file a frame")
-    missing = [plain[name] for name in plain if name not in found]
+    of_label = pair_names(list(plain), list(found))
+    missing = [plain[name] for name in plain if name not in of_label]
     if missing:
         raise UserError(
             f"{missing[0]}: no prediction of that name below {predictions} "
             f"({len(missing)} of {len(plain)} labels have none)"
         )
-    files = [(found[name], plain[name]) for name in plain]
+    files = [(found[of_label[name]], plain[name]) for name in plain]
     return Pairs(files, len(found) - len(files), encoding)
+
+
+def space_of(place: Path) -> LabelSpace:
+    """The label space of a run, or of a checkpoint.
+
+    Encodings and subsets are those of the project's own label space with the same classes, if
+    there is one; else label files must hold train ids. Raises UserError if there is no network.
+    """
+    from bdl.runtime.files import load_tensors
+    from bdl.segmentation.predictor import find_segmenter
+
+    file = find_segmenter(place)
+    content = load_tensors(file)
+    if "label_space" not in content:
+        raise UserError(f"{file}: does not say which classes it tells apart; give --label-space")
+    space = described(content["label_space"])
+    for own in sorted(SPACES.glob("*.yaml")):
+        known = load_label_space(own.stem)
+        if known.names == space.names:
+            return known
+    return replace(space, encodings={"train_id": {i: i for i in range(space.num_classes)}})
 
 
 def detect_encoding(files: list[Path], space: LabelSpace) -> str:
@@ -71,6 +107,10 @@ def detect_encoding(files: list[Path], space: LabelSpace) -> str:
     held: set[int] = set()
     for file in files:
         held |= set(np.unique(np.asarray(open_label(file))).tolist())
+    if held == {0, IGNORE}:  # both are classes where an encoding says so
+        for name, listed in space.encodings.items():
+            if name not in space.by_color and held == listed.keys():
+                return name
     ids = sorted(held - {IGNORE})
     own, stored = own_table(space)[ids], space.table("train_id")[ids]
     is_own, is_stored = bool((own != IGNORE).all()), bool((stored != IGNORE).all())
@@ -80,7 +120,8 @@ def detect_encoding(files: list[Path], space: LabelSpace) -> str:
         return "train_id"
     if not is_own and "label_id" in space.encodings and ids[-1] > max(space.encodings["train_id"]):
         return "label_id"
-    choices = ", ".join([OWN, *space.encodings])
+    of_ids = [name for name in space.encodings if name not in space.by_color]
+    choices = ", ".join([OWN, *of_ids])
     raise UserError(
         f"--labels: the ids in them, {', '.join(map(str, ids[:8]))}, do not tell how they count "
         f"classes; give --encoding, one of {choices}"
@@ -94,51 +135,159 @@ def own_table(space: LabelSpace) -> np.ndarray:
     return table
 
 
+@dataclass
+class Counts:
+    """Pixels of predictions and labels.
+
+    Args:
+        confusion: By label (rows) and prediction (columns), train ids.
+        missed: By label, those that are predicted as nothing (255).
+        ignored: Those whose label is no class: 255, or an unknown id.
+        unknown: By id in label files that is neither a class nor 255.
+    """
+
+    confusion: np.ndarray
+    missed: np.ndarray
+    ignored: int = 0
+    unknown: Counter[int] = field(default_factory=Counter)
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union by train id, in [0, 1]; NaN for a class in neither."""
+        hits = self.confusion.diagonal()
+        union = self.confusion.sum(0) + self.confusion.sum(1) + self.missed - hits
+        with np.errstate(invalid="ignore"):
+            return hits / union
+
+    def lines(self) -> list[str]:
+        """What the numbers do not cover, in words."""
+        labelled = int(self.confusion.sum() + self.missed.sum())
+        total = labelled + self.ignored
+        said = [f"ignored: {_percent(self.ignored, total)} of the labels' pixels"]
+        if self.unknown:
+            said.append(f"ids that are no class: {_ids_in_words(self.unknown)}")
+        if missed := int(self.missed.sum()):
+            said.append(
+                f"missed: {_percent(missed, labelled)} of the labelled pixels, predicted as "
+                f"nothing ({IGNORE})"
+            )
+        return said
+
+
 def score(
-    pairs: list[tuple[Path, Path]],
+    pairs: Sequence[tuple[Path, Path]],
     space: LabelSpace,
     table: np.ndarray,
     advance: Callable[[], None] = lambda: None,
-) -> Metrics:
+) -> dict[str, Any]:
     """{"miou", the label space's subsets, "iou": {class name: value or None}}, all in [0, 1].
 
-    `pairs` are (prediction, label) files; predictions hold train ids, `table` takes the labels'
-    ids to train ids. A class in neither predictions nor labels is None, and left out of means.
-    Raises UserError that names the file if a labelled pixel is predicted as no class, and both
-    files if their sizes differ.
+    What `count_pixels` leaves out is logged. A class in neither predictions nor labels is None,
+    and left out of means. Raises UserError as well if most of the labels is of unknown ids.
     """
-    matrix = ConfusionMatrix(space.num_classes)
-    for prediction_file, label_file in pairs:
-        prediction = np.asarray(open_label(prediction_file))
-        label = table[np.asarray(open_label(label_file))]
-        if prediction.shape != label.shape:
-            raise UserError(
-                f"{prediction_file} is {prediction.shape[1]}x{prediction.shape[0]}, "
-                f"{label_file} {label.shape[1]}x{label.shape[0]}; score predictions at the "
-                "labels' size"
-            )
-        labelled = prediction[label != IGNORE]
-        if labelled.size and labelled.max() >= space.num_classes:
-            raise UserError(
-                f"{prediction_file}: predicts {labelled.max()}, but the classes of "
-                f"'{space.name}' are 0 to {space.num_classes - 1}; predictions must hold train ids"
-            )
-        matrix.update(
-            torch.from_numpy(prediction.astype(np.int64)), torch.from_numpy(label.astype(np.int64))
+    counts = count_pixels(pairs, space, table, advance)
+    unknown, labelled = counts.unknown.total(), int(counts.confusion.sum() + counts.missed.sum())
+    if unknown > _MOST_UNKNOWN * (unknown + labelled) and labelled:
+        raise UserError(
+            f"--labels: {_percent(unknown, unknown + labelled)} of their pixels are of ids that "
+            f"are no class: {_ids_in_words(counts.unknown)}; check --encoding and --label-space"
         )
-        advance()
-    if not matrix.counts.any():
+    if not labelled:
         raise UserError(
             "--labels: no pixel is of one of the label space's classes; check --encoding and "
             "--label-space"
         )
-    summary = summarize(matrix, space)
-    del summary["confusion"]
-    return summary
+    one_class = not (counts.confusion.sum(1) + counts.missed)[1:].any()
+    ignores_255 = not is_by_color(table) and table[IGNORE] == IGNORE
+    if space.num_classes == 2 and one_class and ignores_255 and counts.ignored and not unknown:
+        raise UserError(
+            "--labels: they hold 0 and 255 alone, and 255 is ignored; give --encoding one of the "
+            f"label space '{space.name}' that lists both, such as "
+            f"mask: {{0: {space.names[0]}, 255: {space.names[1]}}}"
+        )
+    for line in counts.lines():
+        log.info("%s", line)
+    iou = counts.iou()
+    return {
+        "miou": _mean(iou),
+        **{name: _mean(iou[list(members)]) for name, members in space.subsets.items()},
+        "iou": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(space.names, iou, strict=True)
+        },
+    }
+
+
+def count_pixels(
+    pairs: Sequence[tuple[Path, Path]],
+    space: LabelSpace,
+    table: np.ndarray,
+    advance: Callable[[], None] = lambda: None,
+) -> Counts:
+    """Count the pixels of (prediction, label) files.
+
+    Args:
+        pairs: The files; predictions hold train ids, and 255 for nothing, which is a miss.
+        space: The classes.
+        table: From the ids in label files to train ids.
+        advance: Called after each pair.
+
+    Raises:
+        UserError: If a labelled pixel is predicted as another id that is no class, naming the
+            file, or if sizes differ, naming both.
+    """
+    n = space.num_classes
+    counts = Counts(np.zeros((n, n), np.int64), np.zeros(n, np.int64))
+    for prediction_file, label_file in pairs:
+        prediction = np.asarray(open_label(prediction_file))
+        stored = np.asarray(open_label(label_file, is_by_color(table)))
+        if prediction.shape != stored.shape:
+            raise UserError(
+                f"{prediction_file} is {prediction.shape[1]}x{prediction.shape[0]}, "
+                f"{label_file} {stored.shape[1]}x{stored.shape[0]}; score predictions at the "
+                "labels' size"
+            )
+        label = table[stored]
+        labelled = label != IGNORE
+        predicted, true = prediction[labelled].astype(np.int64), label[labelled].astype(np.int64)
+        wrong = predicted[(predicted >= n) & (predicted != IGNORE)]
+        if wrong.size:
+            raise UserError(
+                f"{prediction_file}: predicts {wrong.max()}, but the classes of "
+                f"'{space.name}' are 0 to {n - 1}; predictions must hold train ids"
+            )
+        missed = predicted == IGNORE
+        counts.missed += np.bincount(true[missed], minlength=n)
+        pair = true[~missed] * n + predicted[~missed]
+        counts.confusion += np.bincount(pair, minlength=n * n).reshape(n, n)
+        counts.ignored += int((~labelled).sum())
+        ids, numbers = np.unique(stored[~labelled], return_counts=True)
+        counts.unknown.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
+        advance()
+    del counts.unknown[TRANSPARENT if is_by_color(table) else IGNORE]
+    return counts
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean over the classes that are there; None if none is."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else None
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
+def _ids_in_words(ids: Counter[int]) -> str:
+    listed = ", ".join(f"{number} ({count} pixels)" for number, count in ids.most_common(_LISTED))
+    return listed + (", ..." if len(ids) > _LISTED else "")
+
+
+def _frame(name: str) -> str:
+    return _KINDS.sub("", normal(name))
 
 
 def _label_files(folder: Path) -> tuple[list[Path], str | None]:
-    files = _png_files(folder, "--labels")
+    files = _map_files(folder, "--labels")
     for kind, encoding in _LABEL_KINDS.items():
         of_kind = [file for file in files if file.stem.endswith(kind)]
         if of_kind:
@@ -146,13 +295,20 @@ def _label_files(folder: Path) -> tuple[list[Path], str | None]:
     return files, None
 
 
-def _png_files(folder: Path, option: str) -> list[Path]:
+def _map_files(folder: Path, option: str) -> list[Path]:
+    """The files below the folder that may be label maps."""
     if not folder.is_dir():
         raise UserError(f"{option}: {folder} is not a folder")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png")
-    if not files:
-        raise UserError(f"{option}: no PNG files below {folder}")
-    return files
+
+    def is_map(name: str) -> bool:
+        return Path(name).suffix.lower() in LABEL_ENDINGS
+
+    found = find(folder, parts_of("**/*", option), is_map, with_ours=True)
+    for line in found.passed.lines():
+        log.info("%s: passed over: %s", option, line)
+    if not found.matches:
+        raise UserError(f"{option}: no PNG files, or other label maps, below {folder}")
+    return [folder / match.path for match in found.matches]
 
 
 def _by_name(files: list[Path], name_of: Callable[[Path], str]) -> dict[str, Path] | None:

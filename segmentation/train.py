@@ -1,145 +1,38 @@
 """Training of a segmentation network: source, adversarial and pseudo-label terms."""
 
-import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
-from domains.augment import jitter_colors, mix_classes
-from domains.images import to_unit
-from domains.label_space import LabelSpace
-from domains.loading import TrainingSamples, training_batches
-from runtime.checkpoint import Checkpoint, Curves, Stateful
-from runtime.config import OptimizerConfig, ScheduleConfig, SegmentationConfig
-from runtime.console import Console, log
-from runtime.device import (
+from bdl.domains.augment import jitter_colors, mix_classes
+from bdl.domains.label_space import LabelSpace
+from bdl.domains.loading import TrainingSamples, training_batches
+from bdl.domains.tensors import to_unit
+from bdl.runtime.config import AdversarialConfig, OptimizerConfig, SegmenterTraining
+from bdl.runtime.device import (
     channels_last,
     has_fused_optimizers,
     seed_torch,
     sum_on_device,
 )
-from runtime.errors import UserError
-from runtime.files import load_tensors, save_tensors
-from runtime.stages import Metrics, Stopwatch
-from runtime.step_end import StepEnd
-from runtime.tracking import Tracker
-from runtime.weights import require_finite
-from segmentation import losses
-from segmentation.networks import build_segmenter
-from segmentation.networks.base import Segmenter
-from segmentation.networks.discriminator import OutputDiscriminator
+from bdl.runtime.errors import UserError
+from bdl.runtime.run import Run
+from bdl.runtime.training import TrainingStep, Validation, fit
+from bdl.segmentation import losses
+from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.metrics import SegmenterMetrics
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.networks.layers import split_by_layer
+from bdl.segmentation.schedule import rate_factor
+from bdl.segmentation.validation import BestState, ValidationData
 
-RESULT = "segmenter.pt"
-
-
-def save_segmenter(
-    file: Path, network: Segmenter, config: SegmentationConfig, space: LabelSpace
-) -> None:
-    """Write the network with what is needed to build and to use it."""
-    save_tensors(
-        file,
-        {
-            "network": config.network,
-            "options": dict(config.options),
-            "label_space": space.describe(),
-            "state": network.state_dict(),
-        },
-    )
-
-
-def load_segmenter(file: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The network in `file`, ready for use on the CPU, and its label space's description.
-
-    Raises UserError if the file does not hold a segmentation network of this project.
-    """
-    return as_segmenter(load_tensors(file), file)
-
-
-def as_segmenter(content: dict[str, Any], file: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The same from the `content` of a file, which errors name."""
-    try:
-        names = content["label_space"]["names"]
-        # Its weights are in the file: no others are fetched.
-        options = dict(content["options"])
-        if content["network"].startswith("timm:"):
-            options["pretrained"] = False
-        network = build_segmenter(content["network"], len(names), **options)
-        network.load_state_dict(content["state"])
-        require_finite(file, content["state"])
-    except (KeyError, TypeError, AttributeError) as error:
-        if "state" in content and "label_space" not in content:
-            raise UserError(
-                f"{file}: holds initial weights or no segmentation network at all; give the "
-                "network that a training made, or a trained checkpoint from import-weights"
-            ) from None
-        raise UserError(
-            f"{file}: is not a segmentation network of this project ({error})"
-        ) from None
-    except RuntimeError as error:
-        raise UserError(f"{file}: its weights do not fit its network: {error}") from None
-    return channels_last(network).eval(), content["label_space"]  # type: ignore[return-value]
-
-
-def initial_segmenter(config: SegmentationConfig, num_classes: int, seed: int) -> Segmenter:
-    """The network as every training of the loop starts with it: the same for the same seed.
-
-    `segmentation.weights` may lack the head, or hold one for another number of classes, which is
-    left out: it then starts anew. Raises UserError if the file is of another network.
-    """
-    seed_torch(seed, "segmenter")
-    network = build_segmenter(config.network, num_classes, **config.options)
-    if config.weights is not None:
-        content = load_tensors(Path(config.weights).expanduser())
-        state = content.get("state", content)
-        require_finite(config.weights, state)
-        if "network" in content:
-            _require_same_network(config, network, content)
-        classes = len(content["label_space"]["names"]) if "label_space" in content else num_classes
-        if classes != num_classes:
-            state = {k: v for k, v in state.items() if not k.startswith(network.head_prefixes)}
-            log.info(
-                "%s: its head, for %d classes, is left out: a new one starts for %d",
-                config.weights,
-                classes,
-                num_classes,
-            )
-        try:
-            missing, unexpected = network.load_state_dict(state, strict=False)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{config.weights}: does not fit {config.network}: {reason}") from None
-        lost = [name for name in missing if not name.startswith(network.head_prefixes)]
-        if lost or unexpected:
-            raise UserError(
-                f"{config.weights}: does not fit {config.network}: missing {lost[:3]}, "
-                f"unknown {unexpected[:3]}; convert it with import-weights"
-            )
-    return network
-
-
-def _require_same_network(
-    config: SegmentationConfig, network: Segmenter, content: dict[str, Any]
-) -> None:
-    """Weights can fit a network that computes something else with them; their file tells."""
-    if content["network"] != config.network:
-        raise UserError(
-            f"{config.weights}: is for segmentation.network={content['network']}, "
-            f"not {config.network}"
-        )
-    parameters = inspect.signature(type(network)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    options = {**defaults, **config.options}
-    for name, value in content.get("options", {}).items():
-        # Where other weights once came from is not a property of these.
-        if name != "pretrained" and options.get(name) != value:
-            raise UserError(
-                f"{config.weights}: was made with {name}={value}; "
-                f"set segmentation.options.{name}={value}"
-            )
+Labelled = tuple[Tensor, Tensor]  # images and train ids
+Target = tuple[Tensor, Tensor | None]  # images, and train ids if there are pseudo labels
 
 
 def make_optimizer(
@@ -147,13 +40,23 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer, a group for each learning rate; each group's "base_lr" is its full rate.
 
-    `fused`: all weights in one pass over memory, on devices that can.
+    `fused`: all weights in one pass over memory, on devices that can. Raises UserError for a
+    `layer_decay` with a network that has no order of layers.
     """
-    groups = []
+    groups: list[dict[str, Any]] = []
+    layers = network.layers() if config.layer_decay is not None else []
+    if config.layer_decay is not None and not layers:
+        raise UserError(
+            "segmentation.optimizer.layer_decay: this network has no order of layers; set it to "
+            "null, or take a timm: or smp: network"
+        )
     for group in network.parameter_groups(config.rates):
         head = config.head_multiplier if group.head else 1.0
-        rate = config.lr * group.multiplier * head
-        groups.append({"params": group.parameters, "lr": rate, "base_lr": rate})
+        for parameters, factor in split_by_layer(group, layers, config.layer_decay or 1.0):
+            rate = config.lr * group.multiplier * head * factor
+            groups.append({"params": parameters, "lr": rate, "base_lr": rate})
+            if not group.decays:
+                groups[-1]["weight_decay"] = 0.0
     if config.name == "sgd":
         return torch.optim.SGD(
             groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
@@ -163,60 +66,110 @@ def make_optimizer(
     return kind(groups, betas=betas, weight_decay=config.weight_decay, fused=fused)
 
 
-def rate_factor(schedule: ScheduleConfig, step: int) -> float:
-    """Factor of the learning rates in `step`, counted from 0.
+def require_trainable(
+    network: Segmenter, training: SegmenterTraining, images: int, size: tuple[int, int]
+) -> None:
+    """Find out without training what a training would stop at; the network is not to be used after.
 
-    poly: (1 - step / steps)^power, which training usually ends before it is 0; step: `gamma`
-    for every `steps` steps.
+    Args:
+        network: As it starts.
+        training: Its optimizer.
+        images: Images that pass at once.
+        size: Their width and height, or less: the more, the longer it takes.
+
+    Raises:
+        UserError: The network has no order of layers for `layer_decay`, or it normalises over the
+            images of a batch, and there is only one.
     """
-    if schedule.name == "poly":
-        return max(0.0, 1 - step / schedule.steps) ** schedule.power
-    return schedule.gamma ** (step // schedule.steps)
+    make_optimizer(network, training.optimizer)
+    if images == 1:
+        with torch.no_grad():
+            network.train()(torch.zeros(1, 3, size[1], size[0]))
 
 
-class SegmentationStep:
+@dataclass(frozen=True)
+class SegmentationData:
+    """What a segmentation network learns from.
+
+    Args:
+        source: Labelled images.
+        target: Images of the other domain; labels that they have are pseudo labels. None: no
+            target image passes the network, as batch norm would learn from it.
+        adversarial: The discriminator that compares the network's outputs on both domains; None,
+            or a weight of 0: there is none.
+        class_mixing: Whether half of each source image's classes are pasted onto the target image
+            beside it, where it has pseudo labels.
+        validation: What it is scored on as it learns, which changes nothing; None: nothing.
+    """
+
+    source: TrainingSamples
+    target: TrainingSamples | None = None
+    adversarial: AdversarialConfig | None = None
+    class_mixing: bool = False
+    validation: ValidationData | None = None
+
+
+class SegmentationStep(TrainingStep[Labelled, Target | None]):
     """What one step of training does: the network learns, then the discriminator.
 
-    Brings `network` and `discriminator` to the device of `fabric`, `compiled` by torch.compile. A
-    call takes a source batch (images N x 3 x H x W in [0, 1] and labels N x H x W, on the device),
-    a target batch, whose labels may be None, or None in its place, and the factor of all learning
-    rates; it gives the losses by name, still on the device: nothing in it waits for the device.
+    Brings the networks to the run's device, compiled with `run.compile`.
+
+    Args:
+        run: Device and precision, compilation.
+        optimizer: Of the network.
+        network: To be trained.
+        adversarial: Weight of the adversarial term and optimizer of the discriminator.
+        discriminator: To be trained; None without the adversarial term.
     """
+
+    lr_key = "segmentation.optimizer.lr"
+    noise = "dropout"
+    shown = ("source", "pseudo_labels", "adversarial", "discriminator")
+    discriminators = ("discriminator",)
 
     def __init__(
         self,
-        fabric: Fabric,
-        config: SegmentationConfig,
+        run: Run,
+        optimizer: OptimizerConfig,
         network: Segmenter,
-        discriminator: OutputDiscriminator,
-        *,
-        compiled: bool = False,
+        adversarial: AdversarialConfig,
+        discriminator: OutputDiscriminator | None,
     ) -> None:
-        self.fabric, self.adversarial = fabric, config.adversarial
-        self.discriminator = channels_last(discriminator)
+        self.fabric, self.adversarial, self.lr = run.fabric, adversarial, optimizer.lr
+        fused = has_fused_optimizers(run.fabric.device)
         network = channels_last(network).train()  # type: ignore[assignment]
-        if compiled:
-            for module in (network, discriminator):
-                module.compile(dynamic=False)
-        fused = has_fused_optimizers(fabric.device)
-        optimizer = make_optimizer(network, config.optimizer, fused)
-        betas = (self.adversarial.betas[0], self.adversarial.betas[1])
-        optimizer_d = torch.optim.Adam(
-            discriminator.parameters(), self.adversarial.lr, betas, fused=fused
+        if run.compile:
+            network.compile(dynamic=False)
+        self.segment, self.optimizer = run.fabric.setup(
+            network, make_optimizer(network, optimizer, fused)
         )
-        self.segment, self.optimizer = fabric.setup(network, optimizer)
-        self.judge, self.optimizer_d = fabric.setup(discriminator, optimizer_d)
+        self.shared = {"network": network, "optimizer": self.optimizer}
+        self.own = {}
+        self.discriminator = discriminator
+        if discriminator is not None:
+            channels_last(discriminator)
+            if run.compile:
+                discriminator.compile(dynamic=False)
+            betas = (adversarial.betas[0], adversarial.betas[1])
+            optimizer_d = torch.optim.Adam(
+                discriminator.parameters(), adversarial.lr, betas, fused=fused
+            )
+            self.judge, self.optimizer_d = run.fabric.setup(discriminator, optimizer_d)
+            self.shared |= {"discriminator": discriminator, "optimizer_d": self.optimizer_d}
 
-    def __call__(
-        self,
-        source: tuple[Tensor, Tensor],
-        target: tuple[Tensor, Tensor | None] | None,
-        factor: float,
-    ) -> dict[str, Tensor]:
+    def __call__(self, source: Labelled, target: Target | None, factor: float) -> dict[str, Tensor]:
+        """Learn from a batch.
+
+        Args:
+            source: Images, N x 3 x H x W in [0, 1], and train ids, N x H x W, on the device.
+            target: The same of the target, with pseudo labels or None; None without a target.
+            factor: Factor of all learning rates.
+
+        Returns:
+            Losses by name, scalars on the device: nothing here waits for it.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        for group in self.optimizer_d.param_groups:
-            group["lr"] = self.adversarial.lr * factor
         self.optimizer.zero_grad()
 
         images, labels = source
@@ -232,7 +185,7 @@ class SegmentationStep:
             if pseudo_labels is not None:
                 terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo_labels)
                 loss = loss + terms["pseudo_labels"]
-            if self.adversarial.weight > 0:
+            if self.discriminator is not None:
                 maps = target_logits.softmax(1)
                 self.discriminator.requires_grad_(False)
                 with self.fabric.autocast():
@@ -249,6 +202,8 @@ class SegmentationStep:
             terms["discriminator"] = losses.discriminator(
                 self.judge(logits.detach().softmax(1)), self.judge(maps.detach())
             )
+            for group in self.optimizer_d.param_groups:
+                group["lr"] = self.adversarial.lr * factor
             self.optimizer_d.zero_grad()
             self.fabric.backward(terms["discriminator"])
             self.optimizer_d.step()
@@ -261,94 +216,89 @@ class SegmentationStep:
 
 
 def train_segmenter(
-    fabric: Fabric,
-    console: Console,
-    tracker: Tracker,
+    run: Run,
     folder: Path,
-    config: SegmentationConfig,
+    training: SegmenterTraining,
+    seed: int,
+    steps: int,
     space: LabelSpace,
     network: Segmenter,
-    source: TrainingSamples,
-    target: TrainingSamples | None,
-    *,
-    steps: int,
-    seed: int,
-    workers: int,
-    compiled: bool = False,
-    log_every: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-) -> Metrics:
-    """Train `network` and write `folder`/segmenter.pt; goes on from a saved state.
+    data: SegmentationData,
+) -> SegmenterMetrics:
+    """Train a network and write segmenter.pt, with validation also its best state; goes on from a
+    saved state.
 
-    Without `target` training is on the source alone, and no target image passes the network:
-    batch norm would learn from it. Target samples with labels (pseudo labels) add their term;
-    the adversarial term takes part where its weight is above 0. Returns curves, warnings, seconds.
+    Args:
+        run: Devices and messages, how often to log and to save.
+        folder: Where the result and states to resume from lie.
+        training: Optimizer, schedule, batches and augmentation; name and options of the network.
+        seed: Of the discriminator, dropout and augmentation.
+        steps: Steps of the training.
+        space: The classes.
+        network: As it starts; it is trained in place.
+        data: Both domains, and how the target takes part.
+
+    Returns:
+        Steps, curves, warnings and seconds, and which state was the best.
+
+    Raises:
+        UserError: An image or a saved state cannot be used, or training has diverged.
     """
-    seed_torch(seed, "discriminator")
-    discriminator = OutputDiscriminator(space.num_classes, config.adversarial.width)
-    learn = SegmentationStep(fabric, config, network, discriminator, compiled=compiled)
-    curves, stopwatch = Curves(), Stopwatch()
-    shared: dict[str, Stateful] = {
-        "network": network,
-        "optimizer": learn.optimizer,
-        "discriminator": discriminator,
-        "optimizer_d": learn.optimizer_d,
-        "precision": fabric.strategy.precision,
-        "curves": curves,
-        "stopwatch": stopwatch,
-    }
-    state = Checkpoint(fabric, folder, shared, own={}, keep=keep_checkpoints)
-    # Dropout draws from torch's random state, which the checkpoint restores.
-    seed_torch(seed, f"dropout {fabric.global_rank}")
-    first = state.restore()
+    adversarial, discriminator = data.adversarial or AdversarialConfig(weight=0), None
+    if adversarial.weight > 0:
+        seed_torch(seed, "discriminator")
+        discriminator = OutputDiscriminator(space.num_classes, adversarial.width)
+    learn = SegmentationStep(run, training.optimizer, network, adversarial, discriminator)
 
-    process = (fabric.global_rank, fabric.world_size)
+    def batches(first: int) -> Iterator[tuple[Labelled, Target | None]]:
+        return segmentation_batches(run, training, seed, data, first, steps)
 
-    def batches(samples: TrainingSamples) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        loaded = training_batches(samples, first, steps, config.batch_size, workers, *process)
+    def factor(step: int) -> float:
+        return rate_factor(training.schedule, step, steps)
+
+    best = None
+    if data.validation is not None:
+        best = BestState(run, folder, network, training, space, data.validation)
+        learn.validation = Validation(data.validation.every, best.look)
+    metrics = fit(run, folder, learn, batches, factor, steps, seed)
+    if run.is_main:
+        save_segmenter(folder / RESULT, network, training, space)
+    run.fabric.barrier()
+    return SegmenterMetrics(**vars(metrics), best=best.best if best is not None else None)
+
+
+def segmentation_batches(
+    run: Run,
+    training: SegmenterTraining,
+    seed: int,
+    data: SegmentationData,
+    first: int,
+    steps: int,
+) -> Iterator[tuple[Labelled, Target | None]]:
+    """This process's batches of the steps `first` to `steps` - 1, augmented, on the device.
+
+    Yields:
+        Source images, N x 3 x H x W in [0, 1], and train ids, N x H x W; the same of the target,
+        with pseudo labels or None, or None without a target.
+    """
+    process = run.fabric.global_rank, run.fabric.world_size
+
+    def load(samples: TrainingSamples) -> Iterator[Target]:
+        size = training.batch_size
+        loaded = training_batches(samples, first, steps, size, run.workers, *process)
         purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
         for step, batch in enumerate(loaded, start=first):
-            batch = fabric.to_device(batch)
+            batch = run.fabric.to_device(batch)
             images = to_unit(batch["image"])
-            images = jitter_colors(images, config.augmentation, seed, purpose, step, *process)
-            yield step, images, batch.get("label")
+            images = jitter_colors(images, training.augmentation, seed, purpose, step, *process)
+            yield images, batch.get("label")
 
-    from_source = batches(source)
-    from_target = batches(target) if target is not None else None
-    with console.track(tracker.name, steps, first) as task:
-        end_step = StepEnd(
-            fabric,
-            tracker,
-            task,
-            state,
-            curves,
-            steps=steps,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
-            discriminators=["discriminator"],
-            shown=["source", "pseudo_labels", "adversarial", "discriminator"],
-            rate_key="segmentation.optimizer.lr",
-        )
-        for step, images, labels in from_source:
-            factor = rate_factor(config.schedule, step)
-            assert labels is not None
-            learned_from = None
-            if from_target is not None:
-                _, target_images, pseudo_labels = next(from_target)
-                learned_from = target_images, pseudo_labels
-                if config.class_mixing and pseudo_labels is not None:
-                    labelled = target_images, pseudo_labels
-                    learned_from = mix_classes((images, labels), labelled, seed, step, *process)
-            terms = learn((images, labels), learned_from, factor)
-            end_step(step + 1, terms, lr=config.optimizer.lr * factor)
-
-    if fabric.is_global_zero:
-        save_segmenter(folder / RESULT, network, config, space)
-    fabric.barrier()
-    return {
-        "steps": steps,
-        "seconds": stopwatch.seconds,
-        "curves": curves.rows,
-        "warnings": end_step.warnings(),
-    }
+    from_source = load(data.source)
+    from_target = load(data.target) if data.target is not None else None
+    for step, (images, labels) in enumerate(from_source, start=first):
+        target = next(from_target) if from_target is not None else None
+        assert labels is not None
+        if data.class_mixing and target is not None and target[1] is not None:
+            labelled = target[0], target[1]
+            target = mix_classes((images, labels), labelled, seed, step, *process)
+        yield (images, labels), target

@@ -2,88 +2,31 @@
 
 import contextlib
 import io
-import json
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from lightning.fabric import Fabric
 
-import pipeline
-from runtime.console import Console
+from bdl import pipeline
+from bdl.runtime.console import Console
+from bdl.runtime.run import Run
+from tests.helpers.runs import TINY, RunFolder
 
 torch.set_num_threads(1)
 
-RESULTS = "results.json"
 
-# K = 2, N = 1 with every part of the method, in seconds. Checkpoints fall inside the trainings.
-TINY = """\
-iterations: 2
-self_training_steps: 1
-device: cpu
-log_every: 3
-checkpoint_every: 4
-data:
-  label_space: camvid11
-  source: {layout: streets, scenes: 6, size: [64, 32], appearance: synthetic}
-  target: {layout: streets, scenes: 5, size: [64, 32], appearance: real}
-  validation: {layout: streets, scenes: 3, size: [64, 32], appearance: real}
-  workers: 0
-translation:
-  load_width: null
-  crop: [32, 32]
-  batch_size: 2
-  constant_epochs: 2
-  decay_epochs: 2
-  steps_per_epoch: 2
-  generator: {width: 4, blocks: 1}
-  discriminator_width: 4
-  pool_size: 3
-segmentation:
-  network: compact
-  options: {width: 4, dilations: [1, 2]}
-  steps: 10
-  pseudo_label_steps: 7
-  batch_size: 2
-  optimizer: {name: adamw, lr: 5.0e-3, head_multiplier: 1, weight_decay: 0.01}
-  schedule: {name: poly, steps: 12}
-  adversarial: {weight: 0.01, width: 4}
-  augmentation: {flip: true, brightness: 0.1}
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a run of the tiny configuration, and what it printed."""
-
-    folder: Path
-    output: str = ""
-
-    def read(self, name: str) -> Any:
-        """A JSON file below the folder."""
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of results.json without what no two runs share: the seconds."""
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in self.read(RESULTS)]
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Every tensor of every network, by stage and name."""
-        found = {}
-        for kind in ("segmenter", "translator"):
-            for file in self.folder.rglob(f"{kind}.pt"):
-                stage = file.parent.relative_to(self.folder).as_posix()
-                state = torch.load(file, weights_only=True)["state"]
-                found |= {f"{stage}: {name}": value for name, value in state.items()}
-        return found
-
-    def copy(self, folder: Path) -> "Run":
-        shutil.copytree(self.folder, folder)
-        return Run(folder)
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """What the consoles of a test make of logging ends with it."""
+    loggers = [logging.getLogger(name) for name in ("bdl", "py.warnings")]
+    before = [(item, item.handlers[:], item.level, item.propagate) for item in loggers]
+    yield
+    for item, handlers, level, propagate in before:
+        item.handlers[:], item.propagate = handlers, propagate
+        item.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +37,13 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The tiny configuration from nothing to its report. Tests look at it and leave it alone."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with contextlib.redirect_stdout(io.StringIO()) as said:
         status = pipeline.main(["run", "--config", str(tiny_config), f"out={folder}"])
     assert status == 0
-    return Run(folder, said.getvalue())
+    return RunFolder(folder, said.getvalue())
 
 
 @pytest.fixture
@@ -121,3 +64,9 @@ def fabric() -> Fabric:
 @pytest.fixture
 def console() -> Console:
     return Console(speaking=False)
+
+
+@pytest.fixture
+def run(fabric: Fabric, console: Console, tmp_path: Path) -> Run:
+    """How a single stage works, on one CPU."""
+    return Run(tmp_path, fabric, console, title="stage")

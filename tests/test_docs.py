@@ -1,23 +1,30 @@
-"""docs/: every command of the tutorial runs, the reference is current, links and keys exist."""
+"""README and docs/: their commands and scripts run, the references are complete and current, links,
+keys and commands exist."""
 
+import argparse
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-import pipeline
-from domains.streets import render_street
-from runtime import __version__
-from runtime.config import Config, known_keys, value_at
+from bdl import __version__, pipeline
+from bdl.commands.parser import make_parser
+from bdl.domains.streets.scene import render_street
+from bdl.runtime.config import Config, known_keys, value_at
+from bdl.runtime.config_keys import all_keys
+from bdl.runtime.tracking import Tracker
+from bdl.runtime.values import plain
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
-# What makes the tutorial's trainings take a second.
+# What makes the trainings of getting_started.md take a second.
 TINY = """
     segmentation.network=compact segmentation.options.width=4 segmentation.steps=3
     segmentation.adversarial.width=4 translation.constant_epochs=1 translation.decay_epochs=0
@@ -26,23 +33,23 @@ TINY = """
 """
 
 
+def render(folder: Path, first: int, appearance: str, labelled: bool) -> None:
+    """Two rendered streets in folders as a user has them."""
+    for number in range(2):
+        image, labels = render_street(first + number, (64, 32), appearance)
+        for kind, content in (("images", image), ("labels", labels)):
+            if kind == "images" or labelled:
+                file = folder / kind / f"{number:03d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(content).save(file)
+
+
 @pytest.fixture
 def camvid_like(tmp_path, monkeypatch) -> Path:
-    """The tutorial's folders, with rendered streets in the place of photos; we are in there."""
-    first = 0
-    for place, appearance, labelled in (
-        ("day", "synthetic", True),
-        ("dusk/train", "real", False),
-        ("dusk/val", "real", True),
-    ):
-        for number in range(2):
-            image, labels = render_street(first + number, (64, 32), appearance)
-            for kind, content in (("images", image), ("labels", labels)):
-                if kind == "images" or labelled:
-                    file = tmp_path / place / kind / f"{number:03d}.png"
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(content).save(file)
-        first += 100
+    """The folders of getting_started.md, with rendered streets as photos; we are in there."""
+    render(tmp_path / "day", 0, "synthetic", labelled=True)
+    render(tmp_path / "dusk/train", 100, "real", labelled=False)
+    render(tmp_path / "dusk/val", 200, "real", labelled=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -55,8 +62,8 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line)[2:] for line in lines]
 
 
-def test_every_command_of_the_tutorial_runs(camvid_like, capsys):
-    for words in commands("tutorial.md"):
+def test_every_command_of_getting_started_runs(camvid_like, capsys):
+    for words in commands("getting_started.md"):
         shorter = TINY.split() if words[0] in ("run", "ablate", "check") else []
         own = {word.partition("=")[0] for word in words}
         given = [word for word in shorter if word.partition("=")[0] not in own]
@@ -72,6 +79,86 @@ def test_every_command_of_the_tutorial_runs(camvid_like, capsys):
         assert (camvid_like / made).is_file(), made
     said = capsys.readouterr().out
     assert "no problem found" in said and "k1/segmentation-1" in said
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in that language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.S)
+
+
+def contains(whole: object, part: object) -> bool:
+    """Whether all that `part` says is in `whole`."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and contains(whole[key], part[key]) for key in part)
+    return whole == part
+
+
+def test_init_config_writes_what_the_readme_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    render(Path("renderings"), 0, "synthetic", labelled=True)
+    render(Path("photos"), 100, "real", labelled=False)
+    render(Path("measured"), 200, "real", labelled=True)
+    page = ROOT / "README.md"
+    (line,) = re.findall(r"^    bdl (init-config .*)$", page.read_text("utf-8"), re.M)
+    assert pipeline.main(shlex.split(line)) == 0
+    (shown,) = blocks(page, "yaml")
+    written = yaml.safe_load(Path("mine.yaml").read_text("utf-8"))
+    assert contains(written, yaml.safe_load(shown))
+    assert pipeline.main(["check", "--config", "mine.yaml"]) == 0
+    # What is shown is a configuration by itself, with the defaults of the paper.
+    Path("shown.yaml").write_text(shown, encoding="utf-8")
+    assert pipeline.main(["run", "--config", "shown.yaml", "--dry-run"]) == 0
+    assert "k2/segmentation-1" in capsys.readouterr().out
+
+
+def test_curves_reach_mlflow_by_the_script_of_the_page(tmp_path):
+    (script,) = (
+        code for code in blocks(ROOT / "docs/track_experiments.md", "python") if "mlflow" in code
+    )
+    run = tmp_path / "runs" / "mine"
+    for log in ("k1-00-translator", "all-networks"):
+        with Tracker(run / "tensorboard" / log) as tracker:
+            for step in (0, 20):
+                tracker.scalars({"step": step, "lr": 0.5, "cycle": step / 10})
+    (tmp_path / "mlflow.py").write_text(
+        "from contextlib import nullcontext\n"
+        "def start_run(run_name): return nullcontext(print('run', run_name))\n"
+        "def log_metric(key, value, step): print(key, round(value, 3), step, sep='|')\n"
+        "def log_artifact(file): print(file)\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "to_mlflow.py").write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "to_mlflow.py", str(run)], cwd=tmp_path, capture_output=True, text=True
+    )
+    said = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert said[0] == "run mine" and said[-1].endswith("report.html")
+    assert "all-networks/loss/cycle|2.0|20" in said
+    assert "k1-00-translator/learning rate|0.5|0" in said
+
+
+def test_the_index_lists_every_page():
+    index = ROOT / "docs" / "README.md"
+    linked = re.findall(r"^ *- \[[^]]+\]\(([^)#]+)\)", index.read_text("utf-8"), re.M)
+    pages = {page.relative_to(index.parent).as_posix() for page in index.parent.rglob("*.md")}
+    assert sorted(linked) == sorted(pages - {"README.md"})
+
+
+def test_every_command_and_option_has_its_place_in_the_reference():
+    text = (ROOT / "docs" / "command_line.md").read_text("utf-8")
+    named = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", text))
+    parser, commands_of = make_parser()
+    for name in commands_of.choices:
+        assert f"`{name}`" in text, name
+    known = {
+        option
+        for command in (parser, *commands_of.choices.values())
+        for action in command._actions
+        if not isinstance(action, argparse._HelpAction)
+        for option in action.option_strings
+    }
+    assert known - named == set() and named - known == {"--help"}
 
 
 def reference():
@@ -91,15 +178,18 @@ def test_the_configuration_reference_is_current():
 
 def test_the_reference_explains_every_key_and_its_default():
     rows = re.findall(
-        r"^\| `([\w.]+)` \| (.*?) \| `(.*)` \| (.*) \|$", reference().page(), re.MULTILINE
+        r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| `(.*)` \| (.*) \|$",
+        reference().page(),
+        re.MULTILINE,
     )
     keys = known_keys()
     sections = {key.rpartition(".")[0] for key in keys}
     assert [key for key, *_ in rows if key not in keys] == []
     assert {key for key, *_ in rows} == set(keys) - sections
-    for key, kind, default, meaning in rows:
+    for key, kind, limits, default, meaning in rows:
         assert kind and meaning, key
-        assert yaml.safe_load(default) == value_at(Config(), key), key
+        assert limits == str(all_keys()[key].range or "")
+        assert yaml.safe_load(default) == plain(value_at(Config(), key)), key
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -109,7 +199,10 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", ["faq.md", "multi_gpu.md", "tutorial.md"])
+NAMING_KEYS = ["decisions", "faq", "getting_started", "loading", "method", "multi_gpu", "rerun"]
+
+
+@pytest.mark.parametrize("page", [f"{name}.md" for name in NAMING_KEYS])
 def test_every_key_and_command_that_a_page_names_exists(page, capsys):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     keys = set(re.findall(r"\b((?:data|translation|segmentation)\.[a-z_.]+[a-z_])", text))

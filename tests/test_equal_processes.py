@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import load_config
-from runtime.device import make_fabric
-from runtime.errors import UserError
-from tests.conftest import Run
+from bdl.runtime.config import load_config
+from bdl.runtime.device import make_fabric
+from bdl.runtime.errors import UserError
+from tests.helpers.runs import RunFolder
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["source-only", "k1/translator", "k1/segmentation-0", "k1/segmentation-1"]
@@ -27,7 +29,7 @@ STAGES = ["source-only", "k1/translator", "k1/segmentation-0", "k1/segmentation-
 TRAIN = """\
 import sys
 import torch
-import domains.images
+from bdl.domains import tensors
 
 
 def to_unit(images):
@@ -37,22 +39,27 @@ def to_unit(images):
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
 torch.Tensor.float = torch.Tensor.double  # what leaves bf16 elsewhere stays double here
-domains.images.to_unit = to_unit  # before the modules that import it
+tensors.to_unit = to_unit  # before the modules that import it
 torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
 
-import pipeline
-from runtime.config import load_config
+from bdl import pipeline
+from bdl.commands.ablate import processes
+from bdl.execution import Loop
+from bdl.runtime.config import load_config
+from bdl.runtime.console import spoken
 
 if __name__ == "__main__":
     _, file, folder, stages, *overrides = sys.argv
     if not stages:
         arguments = ["run", "--quiet", "--config", file, f"out={folder}", *overrides]
         sys.exit(pipeline.main(arguments))
-    config = load_config(file, overrides)
-    with pipeline.processes(config, -1) as (fabric, console):
-        for number, stage in enumerate(stages.split(",")):
-            config.out = f"{folder}/{number}"
-            pipeline.Loop(config, fabric, console).run_single(stage, again=True)
+    stages = stages.split(",")
+    with spoken(-1) as console:
+        configs = [load_config(file, [*overrides, f"out={folder}/{n}"]) for n in range(len(stages))]
+        loops = [Loop.of(config, console) for config in configs]
+        with processes(loops):
+            for stage, loop in zip(stages, loops, strict=True):
+                loop.run_single(stage, again=True)
 """
 
 
@@ -66,12 +73,12 @@ def overrides() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_config, overrides, tmp_path_factory) -> Run:
+def alone(tiny_config, overrides, tmp_path_factory) -> RunFolder:
     """The run by one process."""
     place = tmp_path_factory.mktemp("alone")
     folder = place / "run"
     train(place, tiny_config, folder, "", overrides)
-    return Run(folder)
+    return RunFolder(folder)
 
 
 def train(place: Path, config: Path, folder: Path, stages: str, overrides: list[str]) -> None:
@@ -88,11 +95,11 @@ def started(
     """Command and environment of the script above, which is written to `place`."""
     script = place / "train.py"
     script.write_text(TRAIN, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return [script, config, folder, *arguments], environment
 
 
-def require_same_curves(made: Run, alone: Run, stage: str) -> None:
+def require_same_curves(made: RunFolder, alone: RunFolder, stage: str) -> None:
     found = made.read(f"{stage}/metrics.json")["curves"]
     expected = alone.read(f"{stage}/metrics.json")["curves"]
     assert len(expected) > 5
@@ -107,7 +114,7 @@ def test_two_processes_have_the_losses_of_one(tiny_config, alone, overrides, tmp
         alone.copy(tmp_path / str(number))
     train(tmp_path, tiny_config, tmp_path, ",".join(STAGES), [*overrides, "devices=2"])
     for number, stage in enumerate(STAGES):
-        made = Run(tmp_path / str(number))
+        made = RunFolder(tmp_path / str(number))
         assert made.read(f"{stage}/manifest.json")["processes"] == 2
         require_same_curves(made, alone, stage)
 
@@ -143,7 +150,7 @@ def test_two_machines_started_by_torchrun_train_as_one(tiny_config, alone, overr
         )
     said = [agent.communicate()[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
-    made = Run(tmp_path / "0")
+    made = RunFolder(tmp_path / "0")
     assert made.read(f"{stage}/manifest.json")["processes"] == 2
     require_same_curves(made, alone, stage)
 

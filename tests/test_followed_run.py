@@ -5,11 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import results
-from pipeline import main
-from runtime.config import load_config
+from bdl.pipeline import main
+from bdl.reports import results
+from bdl.runtime.config import load_config
+from bdl.runtime.stage import Stage
+from bdl.segmentation.stages import Segmenter
+from bdl.translation.stages import Translator
 
 SETTINGS = [
     "iterations=1",
@@ -31,6 +35,7 @@ SETTINGS = [
     "translation.generator.blocks=1",
     "translation.discriminator_width=4",
     "segmentation.steps=2",
+    "segmentation.pseudo_label_steps=2",
     "segmentation.options.width=4",
     "segmentation.adversarial.width=4",
 ]
@@ -98,7 +103,7 @@ def test_tensorboard_follows_the_loop(followed: tuple[Path, list[str]]) -> None:
     for name, value in (
         ("ssim", measures["ssim"]),
         ("reconstruction_l1", measures["reconstruction_l1"]),
-        ("broken", measures["drift"]["broken"]),
+        ("lost", measures["drift"]["lost"]),
         ("kid_translated", measures["kid"]["translated"]["mean"]),
         ("kid_source", measures["kid"]["source"]["mean"]),
     ):
@@ -136,3 +141,56 @@ def test_the_run_folder_predicts(followed: tuple[Path, list[str]], tmp_path: Pat
     arguments = ["--checkpoint", str(folder), "--images", str(photo), "--out", str(tmp_path)]
     assert main(["predict", *arguments, "--device", "cpu", "--quiet"]) == 0
     assert (tmp_path / "labels" / photo.name).is_file()
+
+
+def test_logs_sort_as_the_loop_runs() -> None:
+    stages: list[Stage] = [Segmenter()]
+    for k in (1, 2):
+        stages += [Translator(k=k), *(Segmenter(k=k, i=i) for i in range(6))]
+    names = [stage.log for stage in stages]
+    assert names == sorted(names) and len(set(names)) == len(names)
+    assert names[:3] == ["k0-00-source-only", "k1-00-translator", "k1-02-segmentation-0"]
+
+
+def networks_in(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.parent.name}: {name}": value
+        for file in sorted(folder.rglob("*.pt"))
+        for name, value in torch.load(file, weights_only=True)["state"].items()
+    }
+
+
+def test_a_page_that_lives_changes_no_network(
+    followed: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written at every row, it shows steps and curves so far and says that it reloads itself; the
+    networks are bit for bit those of a run that shows nothing."""
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
+    pages: list[str] = []
+    write_report = results.write_report
+
+    def keep(file: Path, report: results.Report) -> None:
+        write_report(file, report)
+        pages.append(file.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(results, "write_report", keep)
+    folder = tmp_path / "lively"
+    settings = [*SETTINGS, "segmentation.steps=3", "segmentation.pseudo_label_steps=3"]
+    settings += ["translation.decay_epochs=3"]
+    plain = tmp_path / "plain"
+    assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *settings]) == 0
+    lively = [page for page in pages if 'id="live"' in page]
+    said = r'id="live">(.*?) in training.*?Step <strong>(\d+)'
+    shown = [re.findall(said, page, re.DOTALL) for page in lively]
+    networks = ("M(0)", "F(1)", "M(1,0)", "M(1,1)")
+    assert [one[0] for one in shown] == [(name, step) for name in networks for step in "12"]
+    # Two rows make a line.
+    assert ['class="charts"' in page for page in lively[:2]] == [False, True]
+    assert all("reloads itself" in page and "location.reload" in page for page in lively)
+    assert "reload" not in pages[-1]
+    monkeypatch.undo()
+    assert main(["run", "--quiet", "--config", "demo", f"out={plain}", *settings]) == 0
+    expected, found = networks_in(plain), networks_in(folder)
+    assert expected.keys() == found.keys() and len(expected) > 20
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -7,15 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline
-from domains.images import open_image, to_bytes, to_tensor, to_unit
-from domains.label_space import load_label_space
-from runtime.config import SegmentationConfig
-from runtime.files import load_tensors
-from segmentation.networks import build_segmenter
-from segmentation.train import save_segmenter
-from tests.domains import layouts
-from translation.networks import Generator
+from bdl import pipeline
+from bdl.domains.images import open_image
+from bdl.domains.label_space import load_label_space
+from bdl.domains.tensors import to_bytes, to_tensor, to_unit
+from bdl.runtime.config import SegmentationConfig
+from bdl.runtime.files import load_tensors
+from bdl.segmentation.checkpoint import save_segmenter
+from bdl.segmentation.networks import build_segmenter
+from bdl.translation.networks import Generator
+from tests.helpers import layouts
 
 SIZE = (48, 32)
 OPTIONS = {"width": 4, "dilations": [1]}
@@ -105,7 +106,7 @@ def test_another_file_makes_what_depends_on_it_anew(tmp_path, settings, given, c
     content = load_tensors(given)
     content["state"]["classifier.bias"] += 1
     torch.save(content, given)
-    assert run("evaluate --k 0", *settings, checkpoint) == 0
+    assert run("evaluate --k 0 --replace", *settings, checkpoint) == 0
     assert "2 of 2 stages to run" in capsys.readouterr().out
 
 
@@ -138,7 +139,7 @@ def test_published_generators_translate_in_the_place_of_a_translator(tmp_path, s
     translated = np.asarray(Image.open(tmp_path / "run/k1/translated/images/a.png"))
     generator = Generator()
     generator.load_state_dict(generators[0])
-    image = to_unit(to_tensor(open_image(tmp_path / "source/images/a.png"))[None])
+    image = to_unit(to_tensor(open_image(tmp_path / "source/images/a.png").image)[None])
     with torch.no_grad():
         expected = to_bytes(generator(image)[0]).astype(int)
     assert np.abs(translated - expected).max() <= 1

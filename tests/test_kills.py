@@ -14,10 +14,15 @@ import pytest
 import torch
 from filelock import FileLock
 
+from bdl.pipeline import main
+from bdl.runtime.files import PARTIAL
+from bdl.runtime.stopping import stop_request
+from bdl.runtime.store import Store
+from bdl.runtime.training import TrainingMonitor
 from benchmarks.kill_and_resume import ROOT, Runs, differences, write_tiny
-from pipeline import main
-from runtime.step_end import StepEnd
-from runtime.stopping import stop_request
+from tests.helpers.runs import unfinished
+
+pytestmark = pytest.mark.slow
 
 PATIENCE = 300  # seconds that nothing takes, on however busy a machine
 
@@ -40,28 +45,57 @@ class Killed(BaseException):
     """Stands for SIGKILL in this process: no handler of the project's catches it."""
 
 
-@pytest.mark.parametrize("write", [1, 8, 23, 40, 52, 60, 71, 80])
-@pytest.mark.parametrize("renamed", [False, True])
-def test_killed_at_a_write_it_ends_the_same(whole, tmp_path, monkeypatch, write, renamed):
-    """Before and after the instant at which a file appears, of every kind of file."""
+# Every kind of file, as it appears where it is made or is moved to its place.
+FILES = [
+    "config.yaml",
+    "results.json",
+    "data/source.unfinished-*/begun.json",
+    "data/source.unfinished-*/images/00003.png",
+    "data/source/labels/00002.png",
+    "source-only.unfinished-*/checkpoint-00000003-process-0.pt",
+    "source-only.unfinished-*/checkpoint-00000006.pt",
+    "source-only/evaluation/manifest.json",
+    "k1/translator.unfinished-*/checkpoint.json",
+    "k1/translator.unfinished-*/manifest.json",
+    "k1/translated.unfinished-*/images/00003.png",
+    "k1/translated/images/00003.png",
+    "k1/translated.unfinished-*/moved.json",
+    "k1/segmentation-0/segmenter.pt",
+    "k1/pseudo-labels-1.unfinished-*/predictions/000003.npz",
+    "k1/pseudo-labels-1.unfinished-*/labels/00003.png",
+    "k1/pseudo-labels-1.unfinished-*/metrics.json",
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "appeared"), [(file, number % 2 == 1) for number, file in enumerate(FILES)]
+)
+def test_killed_at_a_write_it_ends_the_same(whole, tmp_path, monkeypatch, file, appeared):
+    """Before or after the instant at which a file appears."""
     out = tmp_path / "run"
-    writes = itertools.count(1)  # files are written in threads: each number is drawn once
-    replace = os.replace
+    replace, killed = os.replace, []
 
     def replace_or_die(source, target):
-        number = next(writes)
-        if number == write and not renamed:
-            raise Killed
-        replace(source, target)
-        if number == write:
-            raise Killed
+        if not Path(target).match(str(out / file)):
+            replace(source, target)
+            return
+        killed.append(target)
+        if appeared:
+            replace(source, target)
+        raise Killed
+
+    unlink = Path.unlink
+
+    def leave_partial(path, *arguments, **options):  # as SIGKILL would
+        if not path.name.endswith(PARTIAL):
+            unlink(path, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr("runtime.files.os.replace", replace_or_die)
-        # SIGKILL would leave the partial file there.
-        patched.setattr("runtime.files.Path.unlink", lambda *_, **__: None)
+        patched.setattr("bdl.runtime.files.os.replace", replace_or_die)
+        patched.setattr("bdl.runtime.files.Path.unlink", leave_partial)
         with pytest.raises(Killed):
             main(tiny(whole, out))
+    assert len(killed) == 1
     assert main(tiny(whole, out)) == 0
     assert differences(whole, out) == []
 
@@ -116,26 +150,30 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(
     assert process.returncode == status, error
     assert error.startswith(f"stopped by {signum.name}; to go on: python ")
     assert "segmentation.steps=100000" in error and len(error.splitlines()) == 1
-    pointer = json.loads((tmp_path / "run" / "source-only" / "checkpoint.json").read_text())
+    pointer = json.loads(
+        (unfinished(tmp_path / "run", "source-only") / "checkpoint.json").read_text()
+    )
     assert f"the state after step {pointer['step']} is saved" in output
 
 
 @posix
 def test_stopped_in_a_step_it_ends_the_same(whole, tmp_path, monkeypatch):
     """At a step that no state was due at, in the midst of a row of the curves."""
-    call = StepEnd.__call__
+    call = TrainingMonitor.__call__
 
-    def stop_at_5(self, done, terms, lr):
-        if done == 5 and self.tracker.name == "k1/translator":
+    def stop_at_5(self, done, losses, lr):
+        if done == 5 and self.run.title == "k1/translator":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)  # handlers run between instructions
-        call(self, done, terms, lr)
+        call(self, done, losses, lr)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StepEnd, "__call__", stop_at_5)
+        patched.setattr(TrainingMonitor, "__call__", stop_at_5)
         assert main(tiny(whole, tmp_path / "run")) == 143
     assert stop_request.signum == signal.SIGTERM
-    pointer = json.loads((tmp_path / "run" / "k1/translator/checkpoint.json").read_text())
+    pointer = json.loads(
+        (unfinished(tmp_path / "run", "k1/translator") / "checkpoint.json").read_text()
+    )
     assert pointer["step"] == 5
     assert main(tiny(whole, tmp_path / "run")) == 0
     assert differences(whole, tmp_path / "run") == []
@@ -163,7 +201,7 @@ def test_two_processes_stop_together_and_go_on_to_the_same_end(whole, tmp_path):
     assert differences(tmp_path / "whole", tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("write", [2, 9, 25, 47, 66])
+@pytest.mark.parametrize("write", [2, 14, 60, 105, 150])
 def test_a_full_disk_at_a_write_loses_nothing(whole, tmp_path, monkeypatch, capsys, write):
     writes = itertools.count(1)
     fsync = os.fsync
@@ -174,12 +212,12 @@ def test_a_full_disk_at_a_write_loses_nothing(whole, tmp_path, monkeypatch, caps
         fsync(descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("runtime.files.os.fsync", fsync_or_fill)
+        patched.setattr("bdl.runtime.files.os.fsync", fsync_or_fill)
         assert main(tiny(whole, tmp_path / "run")) == 2
     error = capsys.readouterr().err
     assert "cannot be written (No space left on device); make room on the disk" in error
     assert len(error.splitlines()) == 1
-    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert not list((tmp_path / "run").rglob("*.bdl-partial"))
     assert main(tiny(whole, tmp_path / "run")) == 0
     assert differences(whole, tmp_path / "run") == []
 
@@ -216,7 +254,7 @@ def test_training_that_diverges_stops_with_its_last_good_state(
     error = capsys.readouterr().err
     assert error.startswith(f"error: {stage}: training diverged: ") and f"Lower {rate}" in error
     assert len(error.splitlines()) == 1
-    for file in (out / stage).glob("checkpoint-*[0-9].pt"):
+    for file in unfinished(out, stage).glob("checkpoint-*[0-9].pt"):
         if "process" in file.name:
             continue
         content = torch.load(file, weights_only=True)
@@ -229,7 +267,7 @@ def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_pa
     seen = []
 
     def look(self, **named):
-        lock = FileLock(self.folder / "run.lock")
+        lock = FileLock(self.store.folder / "run.lock")
         try:
             lock.acquire(timeout=0)
             seen.append("free")
@@ -237,7 +275,7 @@ def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_pa
         except TimeoutError:
             seen.append("held")
 
-    monkeypatch.setattr("pipeline.Results.write", look)
+    monkeypatch.setattr("bdl.execution.Results.write", look)
     assert main(tiny(whole, tmp_path / "run", "iterations=0")) == 0
     assert set(seen) == {"held"}
     # Finished or not, plans are read without the lock.
@@ -248,11 +286,14 @@ def test_the_lock_is_held_while_it_runs_and_reading_stays_possible(whole, tmp_pa
 def test_checkpoints_kept(whole, tmp_path, monkeypatch):
     """The last two while a stage trains; of a finished stage its result."""
     most = {}
+    finish = Store.finish
 
-    def remember(folder):
-        most[folder.name] = len(list(folder.glob("checkpoint-*process-0.pt")))
+    def remember(self, stage, *arguments):
+        states = self.staging_folder(stage).glob("checkpoint-*process-0.pt")
+        most[stage.name] = len(list(states))
+        finish(self, stage, *arguments)
 
-    monkeypatch.setattr("pipeline.remove_checkpoints", remember)
+    monkeypatch.setattr(Store, "finish", remember)
     for keep, kept in ((2, 2), (1, 1), (9, 7)):
         out = tmp_path / str(keep)
         settings = (f"keep_checkpoints={keep}", "checkpoint_every=1", "iterations=0")
@@ -265,11 +306,11 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(whole, tmp_path, monk
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
         patched.setattr(
-            "segmentation.train.save_segmenter", lambda *_: (_ for _ in ()).throw(Killed)
+            "bdl.segmentation.train.save_segmenter", lambda *_: (_ for _ in ()).throw(Killed)
         )
         with pytest.raises(Killed):
             main(tiny(whole, out))
-    states = sorted((out / "source-only").glob("checkpoint-*[0-9].pt"))
+    states = sorted(unfinished(out, "source-only").glob("checkpoint-*[0-9].pt"))
     latest = [file for file in states if "process" not in file.name][-1]
     latest.write_bytes(latest.read_bytes()[:1000])
     assert main(tiny(whole, out)) == 0

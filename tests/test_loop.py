@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline
-from domains.label_space import load_label_space
-from pipeline import run_loop
-from runtime.config import load_config
-from segmentation.networks import timm_backbone
-from segmentation.networks.base import upsample
-from segmentation.train import load_segmenter
+from bdl.domains import label_space
+from bdl.domains.label_space import load_label_space
+from bdl.pipeline import run_loop
+from bdl.runtime.config import load_config
+from bdl.segmentation import packaged_weights, train
+from bdl.segmentation.checkpoint import load_segmenter
+from bdl.segmentation.networks.base import upsample
 
 CLASSES = 11
 NETWORKS = {
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_predictions(tiny_run, network):
     metrics = tiny_run.read(f"{network}/evaluation/metrics.json")
     assert metrics["confusion"] == confusion.tolist()
     ious = []
-    for train_id, iou in enumerate(metrics["iou"].values()):
+    for train_id, iou in enumerate(metrics["iou"]):
         hits = confusion[train_id, train_id]
         union = confusion[train_id].sum() + confusion[:, train_id].sum() - hits
         assert iou == (None if union == 0 else pytest.approx(hits / union))
@@ -134,10 +134,10 @@ def test_pseudo_labels_agree_with_their_metrics(tiny_run):
         assert [item.shape for item in maps] == [(32, 64)] * 5
         kept = np.bincount(np.ravel(maps), minlength=256)
         assert kept[CLASSES:255].sum() == 0
-        predicted = [item["predicted"] for item in metrics["classes"].values()]
+        predicted = [item["predicted"] for item in metrics["classes"]]
         assert sum(predicted) == 5 * 32 * 64
         assert metrics["kept"] == pytest.approx(1 - kept[255] / sum(predicted))
-        for train_id, item in enumerate(metrics["classes"].values()):
+        for train_id, item in enumerate(metrics["classes"]):
             assert kept[train_id] == pytest.approx(item["kept"] * item["predicted"])
             # Those from the threshold's place in the sorted order on, and its equals.
             assert kept[train_id] >= item["predicted"] - round(item["predicted"] / 2)
@@ -184,7 +184,7 @@ def test_manifests_say_what_was_made_from_what(tiny_run):
 def test_nothing_unfinished_is_left(tiny_run):
     left = [
         file.name
-        for pattern in ("checkpoint*", "*.partial", "*.npz")
+        for pattern in ("checkpoint*", "*.bdl-partial", "*.npz")
         for file in tiny_run.folder.rglob(pattern)
     ]
     assert left == []
@@ -216,7 +216,7 @@ def test_measures_are_those_of_the_images(tiny_run, stage):
     assert differing <= 1e-3 * counts.sum()  # ties, summed in another order
     right, kept = (drift["on_source"], drift["of_right"])
     assert drift["right_on_source"] == np.trace(right) / counts.sum()
-    assert drift["broken"] == pytest.approx(1 - np.trace(kept) / np.sum(kept))
+    assert drift["lost"] == pytest.approx(1 - np.trace(kept) / np.sum(kept))
     assert (metrics["images"], metrics["target_images"]) == (6, 5)
     assert -1 < metrics["ssim"] < 1 and 0 < metrics["reconstruction_l1"] < 1
     assert metrics["kid"]["source"] == tiny_run.read(f"{MEASURES[0]}/metrics.json")["kid"]["source"]
@@ -228,9 +228,9 @@ def test_without_the_package_kid_compares_scores_of_source_only(
 ):
     """The same network in both rounds, so that their distances compare."""
     run = tiny_run.copy(tmp_path / "run")
-    monkeypatch.setattr(timm_backbone, "packaged_weights", lambda backbone: None)
+    monkeypatch.setattr(packaged_weights, "packaged_weights", lambda backbone: None)
     for k in (1, 2):
-        assert command("measure", "--k", k, "--again", f"out={run.folder}") == 0
+        assert command("measure", "--k", k, "--replace", f"out={run.folder}") == 0
     kids = [run.read(f"{stage}/metrics.json")["kid"] for stage in MEASURES]
     assert [kid["features"] for kid in kids] == ["scores of source-only, mean over the image"] * 2
     assert kids[0]["source"] == kids[1]["source"]
@@ -289,7 +289,7 @@ def test_the_second_run_makes_nothing(tiny_run, command, tmp_path, capsys):
         ("segmentation.steps=11", [*M0, *round_of(1), *round_of(2)]),
         ("segmentation.adversarial.weight=0.5", None),
         ("translation.weights.cycle=5", [*round_of(1), *round_of(2)]),
-        ("segmentation.pseudo_labels.portion=0.4", [*SELF_TRAINING, *round_of(2)]),
+        ("segmentation.pseudo_labels.quantile=0.4", [*SELF_TRAINING, *round_of(2)]),
         ("segmentation.pseudo_label_steps=8", [*SELF_TRAINING[1:], *round_of(2)]),
         ("segmentation.evaluation.size=[64,32]", EVALUATIONS),
         ("translation.measure_images=4", MEASURES),
@@ -318,7 +318,8 @@ def test_the_plan_says_what_was_changed(tiny_run, command, capsys):
 
 def test_a_changed_setting_changes_what_follows_and_nothing_before(tiny_run, command, tmp_path):
     run = tiny_run.copy(tmp_path / "run")
-    assert command("run", f"out={run.folder}", "segmentation.pseudo_labels.portion=0") == 0
+    arguments = ["--replace", f"out={run.folder}", "segmentation.pseudo_labels.quantile=0"]
+    assert command("run", *arguments) == 0
     changed = ("k1/segmentation-1", "k2/")
     kept = {k: v for k, v in tiny_run.weights().items() if not k.startswith(changed)}
     found = run.weights()
@@ -375,13 +376,72 @@ def test_stages_one_by_one_are_the_loop(tiny_run, command, tmp_path, capsys):
     assert run.rows() == [by_stage["source-only"], by_stage["k1/segmentation-1"]]
 
 
-def test_results_leave_out_networks_of_other_settings(tiny_run, command, tmp_path):
-    """After one stage alone was made anew, the others are not of this configuration any more."""
+def test_a_single_stage_of_other_settings_marks_what_it_leaves_stale(
+    tiny_run, command, tmp_path, capsys
+):
+    """In results.json and the table: what was made of the network that is gone, and its score."""
     run = tiny_run.copy(tmp_path / "run")
-    assert command("segment", "--k", 0, f"out={run.folder}", "segmentation.steps=3") == 0
-    assert run.rows() == []
-    assert command("evaluate", "--k", 0, f"out={run.folder}", "segmentation.steps=3") == 0
-    assert [row["stage"] for row in run.rows()] == ["source-only"]
+    arguments = ["--k", 1, "--i", 0, f"out={run.folder}", "segmentation.adversarial.width=8"]
+    before = run.weights()
+    assert command("segment", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "segmentation.adversarial.width was 4, is 8" in error and "--replace" in error
+    assert_same_weights(run.weights(), before)
+    assert command("segment", *arguments, "--replace") == 0
+    said = capsys.readouterr().out
+    notes = {row["stage"]: row.get("note") for row in run.rows()}
+    stale = "made from an earlier k1/segmentation-0"
+    assert notes["source-only"] is None and notes["k1/segmentation-0"] == stale
+    assert "made from an earlier" in notes["k1/segmentation-1"]
+    assert "made from an earlier" in notes["k2/segmentation-1"] and stale in said
+    assert command("evaluate", *arguments, "--replace") == 0
+    assert {row["stage"]: row.get("note") for row in run.rows()}["k1/segmentation-0"] is None
+
+
+def test_a_forgotten_override_changes_nothing(tiny_run, command, tmp_path, capsys):
+    """One line names the setting, the cost and the ways out; no file is touched."""
+    run = tiny_run.copy(tmp_path / "run")
+    files = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    assert command("run", f"out={run.folder}", "seed=1") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "seed was 0, is 1" in error
+    assert "7 trained networks" in error and "--replace" in error and "out=" in error
+    assert command("run", f"out={run.folder}", "seed=1", "--dry-run") == 0
+    assert command("check", f"out={run.folder}", "seed=1") == 0
+    assert capsys.readouterr().out.count("7 trained networks") == 2
+    assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == files
+
+
+def test_renaming_a_class_trains_nothing(tiny_run, command, tmp_path, capsys):
+    run = tiny_run.copy(tmp_path / "run")
+    space = Path(label_space.__file__).parent / "label_spaces/camvid11.yaml"
+    renamed = tmp_path / "renamed.yaml"
+    renamed.write_text(space.read_text().replace("bicycle", "two wheels").replace("128", "127"))
+    assert command("run", f"out={run.folder}", f"data.label_space={renamed}") == 0
+    assert to_run(capsys.readouterr().out) == []
+    for row, before in zip(run.rows(), tiny_run.rows(), strict=True):
+        assert list(row["iou"].values()) == list(before["iou"].values())
+        assert "two wheels" in row["iou"] and row["miou"] == before["miou"]
+
+
+def test_equal_rounds_are_trained_once(tiny_run, command, tmp_path, capsys):
+    """Images translated elsewhere and each training anew: round 2 repeats round 1."""
+    given = tiny_run.folder / "k1/translated/images"
+    arguments = [f"out={tmp_path / 'run'}", f"translation.images={given}"]
+    assert command("run", *arguments) == 0
+    run = type(tiny_run)(tmp_path / "run")
+    weights = run.weights()
+    for i in (0, 1):
+        name = f"k2/segmentation-{i}"
+        assert run.read(f"{name}/manifest.json")["same_as"] == f"k1/segmentation-{i}"
+        assert torch.equal(
+            weights[f"{name}: classifier.weight"],
+            weights[f"k1/segmentation-{i}: classifier.weight"],
+        )
+    assert [row["stage"] for row in run.rows()] == list(NETWORKS)
+    capsys.readouterr()
+    assert command("run", *arguments) == 0
+    assert to_run(capsys.readouterr().out) == []
 
 
 # Variants of the loop
@@ -440,18 +500,18 @@ def test_originals_train_beside_their_translations_if_told_to(
     tiny_run, command, tmp_path, capsys, monkeypatch
 ):
     seen: dict[str, list[tuple[str, Path, Path]]] = {}
-    train = pipeline.train_segmenter
+    train_segmenter = train.train_segmenter
 
-    def spy(*arguments, **options):
-        folder, source = arguments[3], arguments[7]
-        place = folder.relative_to(run.folder).as_posix()
-        seen[place] = [(s.name, s.image.parent, s.label.parent) for s in source.samples]
-        return train(*arguments, **options)
+    def spy(*arguments):
+        run, data = arguments[0], arguments[7]
+        samples = data.source.samples
+        seen[run.title] = [(s.name, s.image.parent, s.label.parent) for s in samples]
+        return train_segmenter(*arguments)
 
-    monkeypatch.setattr(pipeline, "train_segmenter", spy)
+    monkeypatch.setattr(train, "train_segmenter", spy)
     run = tiny_run.copy(tmp_path / "run")
     arguments = [f"out={run.folder}", "iterations=1", "segmentation.originals=true"]
-    assert command("run", *arguments) == 0
+    assert command("run", *arguments, "--replace") == 0
     assert to_run(capsys.readouterr().out)[0] == "k1/segmentation-0"  # M(0) is what it was
     assert set(seen) == {"k1/segmentation-0", "k1/segmentation-1"}
     for samples in seen.values():
@@ -547,7 +607,7 @@ def test_an_ablation_trains_what_its_runs_share_once(tiny_run, command, tmp_path
         return re.findall(r"K = \d, N = 1, seed 0; (\d+) of (\d+) stages to run", said)
 
     assert plans("--dry-run", shared=5) == [("5", "5"), ("8", "13")] and not folder.exists()
-    assert plans() == [("5", "5"), ("8", "13")]
+    assert plans(shared=5) == [("5", "5"), ("8", "13")]
     assert plans("--dry-run") == [("0", "5"), ("0", "13")]
     cells = {k: type(tiny_run)(folder / f"as-configured/K{k}-N1/seed-0") for k in (0, 1)}
     expected = {k: v for k, v in tiny_run.weights().items() if not k.startswith("k2/")}

@@ -1,16 +1,35 @@
 """`check --measure`: real steps of every kind of stage, and nothing left behind."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 import torch
 
-from runtime import trial
-from runtime.config import load_config
-from runtime.stages import Stage
-from runtime.trial import Cost, describe_costs, kind_of, measure, trial_of
+from bdl.commands.trial import Cost, StepTimes, describe_costs, measure, trial_of
+from bdl.domains.problem import Problem
+from bdl.pipeline import algorithm
+from bdl.runtime.config import load_config
+from bdl.runtime.run import Run
+from bdl.runtime.stage import Stage
 
 
-def stage(name: str, kind: str, work: int = 10, unit: str = "steps") -> Stage:
-    return Stage(name, kind, {}, (), lambda folder: {}, work, unit)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Toy(Stage):
+    called: str
+    unit: str = "steps"
+    work: int = 10
+
+    @property
+    def name(self) -> str:
+        return self.called
+
+    @property
+    def cost(self) -> str:
+        return self.called.rpartition("/")[2]
+
+    def make(self, run: Run, folder: Path) -> None:
+        raise RuntimeError("broken")
 
 
 def test_every_kind_of_stage_is_measured_and_nothing_stays(command, tmp_path, capsys):
@@ -38,19 +57,21 @@ def test_every_kind_of_stage_is_measured_and_nothing_stays(command, tmp_path, ca
     assert not folder.exists()
 
 
-def test_kinds():
-    assert kind_of(stage("k2/segmentation-0", "segment")) == "segmentation-0"
-    assert kind_of(stage("k2/segmentation-3", "segment")) == "segmentation-i"
-    assert kind_of(stage("k1/pseudo-labels-12", "pseudo-label")) == "pseudo-labels-i"
-    assert kind_of(stage("k1/translator", "translate")) == "translator"
-    assert kind_of(stage("source-only", "segment")) == "source-only"
-    assert kind_of(stage("k1/segmentation-1/evaluation", "evaluate")) == "evaluation"
+def test_stages_that_cost_the_same_share_a_name(tiny_config, tmp_path):
+    config = load_config(tiny_config, ["self_training_steps=3", f"out={tmp_path}"])
+    costs = {stage.name: stage.cost for stage in algorithm(config, Problem(config.data, tmp_path))}
+    assert costs["source-only"] == "source-only"
+    assert costs["k2/segmentation-0"] == "segmentation-0"
+    assert costs["k2/segmentation-3"] == costs["k1/segmentation-1"] == "segmentation-i"
+    assert costs["k1/pseudo-labels-3"] == "pseudo-labels-i"
+    assert costs["k1/translator"] == costs["k2/translator"] == "translator"
+    assert costs["k1/segmentation-1/evaluation"] == costs["source-only/evaluation"] == "evaluation"
 
 
 def test_costs_add_up():
     """Steps are the same for all processes, images are shared out."""
-    to_run = [stage("k1/translator", "translate", 600), stage("k2/translator", "translate", 600)]
-    to_run.append(stage("k1/translated", "export", 1200, "images"))
+    to_run = [Toy(called=f"k{k}/translator", work=600) for k in (1, 2)]
+    to_run.append(Toy(called="k1/translated", work=1200, unit="images"))
     costs = {"translator": Cost(3.0, 2_000_000_000), "translated": Cost(6.0, None)}
     lines = describe_costs(costs, to_run, 2, "cpu").splitlines()
     assert " ".join(lines[1].split()) == "translator 1200 steps 3 s each 1 h 00 min 2.0 GB"
@@ -77,16 +98,13 @@ def test_what_does_not_fit_is_said_in_one_line(error, command, tmp_path, monkeyp
     def too_large(*_, **__):
         raise error
 
-    monkeypatch.setattr("pipeline.train_translator", too_large)
+    monkeypatch.setattr("bdl.translation.train.train_translator", too_large)
     assert command("check", "--measure", f"out={tmp_path / 'run'}") == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: k1/translator: does not fit into memory; lower translation.crop")
 
 
-def test_other_errors_are_not_hidden(tmp_path):
-    def broken(folder):
-        raise RuntimeError("broken")
-
-    stages = [Stage("source-only", "segment", {}, (), broken, 1, "steps")]
+def test_other_errors_are_not_hidden(tmp_path, fabric, console):
+    run = Run(tmp_path, fabric, console)
     with pytest.raises(RuntimeError, match="broken"):
-        measure(stages, {"source-only"}, tmp_path, trial.StepTimes())
+        measure(run, StepTimes(), [Toy(called="source-only")], {"source-only"})

@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
+from bdl import __version__, pipeline
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("configs", "domains", "runtime", "segmentation", "translation")
+PACKAGES = (
+    "commands",
+    "configs",
+    "domains",
+    "reports",
+    "runtime",
+    "segmentation",
+    "translation",
+)
 # Calls the installed command as its script does, and makes sure that it is the installed one.
 SCRIPT = """
 import importlib.metadata, sys
@@ -32,7 +40,22 @@ TINY = """
     segmentation.options.width=4 segmentation.steps=2 segmentation.batch_size=1
 """
 
+# A user's program, beside files of theirs that are named as ours are.
+PROGRAM = """
+import sys
+import configs, pipeline, results, runtime
+import bdl
+from bdl import Predictor, load_config, run_loop
 
+assert {module.OWNER for module in (configs, pipeline, results, runtime)} == {"user"}
+assert bdl.__file__.startswith(sys.argv[1])
+(row,) = run_loop(load_config("demo", sys.argv[2:]), verbosity=-1)
+labels = Predictor("runs/demo", device="cpu")("runs/demo/data/validation/images/00000.png")
+print(row["stage"], labels.shape)
+"""
+
+
+@pytest.mark.slow
 def test_an_installed_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77", reason="builds a wheel")
     source, site, elsewhere = tmp_path / "source", tmp_path / "site", tmp_path / "elsewhere"
@@ -48,10 +71,16 @@ def test_an_installed_wheel_works_outside_the_repository(tmp_path: Path) -> None
     (wheel,) = tmp_path.glob("bdl-*.whl")
     install = [*pip, "install", *quiet, "--no-compile", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, timeout=600)
-    for pattern in ("*.py", "configs/*.yaml", "domains/label_spaces/*.yaml", "runtime/*.j2"):
+    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"bdl", "bin"}
+    patterns = ("*.py", "configs/*.yaml", "domains/label_spaces/*.yaml", "reports/templates/*.j2")
+    for pattern in patterns:
         files = {file.name for file in ROOT.glob(pattern)}
-        assert files and files == {file.name for file in site.glob(pattern)}
+        assert files and files == {file.name for file in (site / "bdl").glob(pattern)}
     elsewhere.mkdir()
+    for name in ("pipeline.py", "results.py", "runtime.py", "configs/__init__.py"):
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).write_text("OWNER = 'user'\n", encoding="utf-8")
+    (elsewhere / "program.py").write_text(PROGRAM, encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(site), "run", *TINY.split()],
@@ -65,6 +94,16 @@ def test_an_installed_wheel_works_outside_the_repository(tmp_path: Path) -> None
     (row,) = json.loads((elsewhere / "runs/demo/results.json").read_text(encoding="utf-8"))
     assert row["stage"] == "source-only" and 0 <= row["miou"] <= 1
     assert "M(0)" in (elsewhere / "runs/demo/report.html").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "program.py", str(site), *TINY.split()],
+        cwd=elsewhere,
+        env={**environment, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "source-only (32, 64)"
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,5 +112,5 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         pipeline.main(["--version"])
     assert stop.value.code == 0
     named = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert named["bdl"] == "0.1.0"
+    assert named["bdl"] == __version__
     assert {"python", "torch", "torchvision", "kornia", "timm", "numpy"} <= set(named)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-import pipeline
-from runtime.config import known_keys, load_config
-from tests.domains import layouts
+from bdl import pipeline
+from bdl.domains.problem import Problem
+from bdl.runtime.config import known_keys, load_config
+from tests.helpers import layouts
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -32,7 +34,37 @@ def example(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_the_readme_shows_what_init_config_writes(tmp_path, monkeypatch, capsys):
+    """The command and the file that it begins with; check finds nothing wrong with either."""
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ {4}bdl (init-config .*)$", text, re.MULTILINE)
+    (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "data:" in b]
+    monkeypatch.chdir(tmp_path)
+    for root in ("renderings", "photos", "measured"):
+        for number in range(2):
+            layouts.image(tmp_path / f"{root}/images/{number}.png", (96, 48))
+            ids = layouts.ids(0, 1, 10, 255, size=(96, 48))
+            layouts.label(tmp_path / f"{root}/labels/{number}.png", ids)
+    assert pipeline.main([*command.split(), "--machine", "cpu"]) == 0
+    written = yaml.safe_load(Path("mine.yaml").read_text(encoding="utf-8"))
+    Path("begun.yaml").write_text(block, encoding="utf-8")
+    shown = yaml.safe_load(block)
+    sections = shown.pop("data")
+    assert shown.items() <= written.items()
+    assert sections.pop("label_space") == written["data"]["label_space"]
+    for role, section in sections.items():
+        assert section.items() <= written["data"][role].items()
+    network = "segmentation.network=compact"
+    for file in ("mine.yaml", "begun.yaml"):
+        assert pipeline.main(["check", "--config", file, network]) == 0
+        assert pipeline.main(["run", "--config", file, network, "--dry-run"]) == 0
+
+
 def test_the_example_of_own_data_can_be_planned(example, capsys):
+    # Of a network whose weights need no fetching.
+    network = "segmentation.network=compact"
+    assert pipeline.main(["check", "--config", "robot.yaml", network]) == 0
+    capsys.readouterr()
     assert pipeline.main(["run", "--config", "robot.yaml", "--dry-run"]) == 0
     assert "k2/segmentation-2" in capsys.readouterr().out
     for number in range(2):
@@ -43,7 +75,7 @@ def test_the_example_of_own_data_can_be_planned(example, capsys):
 
 
 def test_the_example_maps_the_simulators_ids(example):
-    problem = pipeline.Problem(load_config("robot.yaml").data, example)
+    problem = Problem(load_config("robot.yaml").data, example)
     assert problem.table("source")[[1, 2, 61, 99]].tolist() == [0, 0, 4, 255]
     assert problem.table("validation")[[0, 4]].tolist() == [0, 4]
     assert problem.space.subsets == {"moving": (3, 4)}

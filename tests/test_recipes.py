@@ -2,10 +2,10 @@
 
 import pytest
 
-import pipeline
-from runtime.config import CONFIGURATIONS, Config, load_config, value_at
-from runtime.errors import UserError
-from tests.domains import layouts
+from bdl import pipeline
+from bdl.runtime.config import CONFIGURATIONS, Config, load_config, value_at
+from bdl.runtime.errors import UserError
+from tests.helpers import layouts
 
 RECIPES = [
     "gta5_cityscapes_deeplab",
@@ -21,20 +21,20 @@ COMMON = {
     "data.label_space": "cityscapes19",
     "data.target.layout": "cityscapes",
     "data.target.split": "train",
-    "data.target.size": [1024, 512],
+    "data.target.size": (1024, 512),
     "data.validation.layout": "cityscapes",
     "data.validation.split": "val",
-    "data.validation.size": [1024, 512],
+    "data.validation.size": (1024, 512),
     "translation.images": None,
     "translation.load_width": 1024,
-    "translation.crop": [452, 452],
+    "translation.crop": (452, 452),
     "translation.flip": True,
     "translation.batch_size": 4,
     "translation.constant_epochs": 10,
     "translation.decay_epochs": 10,
     "translation.steps_per_epoch": None,
     "translation.lr": 2e-4,
-    "translation.betas": [0.5, 0.999],
+    "translation.betas": (0.5, 0.999),
     "translation.generator.width": 64,
     "translation.generator.blocks": 9,
     "translation.generator.skip": False,
@@ -49,27 +49,27 @@ COMMON = {
     "segmentation.steps": 80_000,
     "segmentation.pseudo_label_steps": 120_000,
     "segmentation.batch_size": 1,
-    "segmentation.adversarial.betas": [0.9, 0.99],
+    "segmentation.adversarial.betas": (0.9, 0.99),
     "segmentation.adversarial.width": 64,
-    "segmentation.pseudo_labels.portion": 0.5,
-    "segmentation.pseudo_labels.cap": 0.9,
+    "segmentation.pseudo_labels.quantile": 0.5,
+    "segmentation.pseudo_labels.max_threshold": 0.9,
     "segmentation.class_mixing": False,
     "segmentation.originals": False,
     "segmentation.pseudo_labels.flip": False,
-    "segmentation.pseudo_labels.scales": [1.0],
+    "segmentation.pseudo_labels.scales": (1.0,),
     "segmentation.augmentation.flip": False,
-    "segmentation.augmentation.scale": [1.0, 1.0],
+    "segmentation.augmentation.scale": (1.0, 1.0),
     "segmentation.augmentation.crop": None,
     "segmentation.augmentation.brightness": 0.0,
-    "segmentation.evaluation.size": [2048, 1024],
+    "segmentation.evaluation.size": (2048, 1024),
 }
 SOURCES = {
     "gta5": {
         "data.source.layout": "gta5",
-        "data.source.size": [1280, 720],
+        "data.source.size": (1280, 720),
         "data.source.on_error": "skip",
     },
-    "synthia": {"data.source.layout": "synthia", "data.source.size": [1280, 760]},
+    "synthia": {"data.source.layout": "synthia", "data.source.size": (1280, 760)},
 }
 NETWORKS = {
     "deeplab": {
@@ -93,7 +93,7 @@ NETWORKS = {
         "segmentation.optimizer.name": "adam",
         "segmentation.optimizer.lr": 1e-5,
         "segmentation.optimizer.head_multiplier": 1.0,
-        "segmentation.optimizer.betas": [0.9, 0.99],
+        "segmentation.optimizer.betas": (0.9, 0.99),
         "segmentation.optimizer.weight_decay": 0.0,
         "segmentation.schedule.name": "step",
         "segmentation.schedule.steps": 50_000,
@@ -112,6 +112,31 @@ def test_every_number_is_the_published_one(recipe):
     assert {key: value_at(config, key) for key in expected} == expected
     assert config.out == "runs/" + recipe.replace("_", "-")
     assert value_at(config, "segmentation.weights").startswith("weights/")
+
+
+# What the schedule and the pseudo labels of the project's own recipes were when their results were
+# made: steps, pseudo_label_steps, the schedule's steps, quantile, max_threshold, scales.
+MEASURED = {
+    "demo": (400, 800, 840, 0.9, 0.98, (1.0,)),
+    "camvid_day_dusk": (2400, None, 2480, 0.0, 0.0, (0.75, 1.0, 1.333, 1.667, 2.0)),
+    "streets_camvid_day": (1200, None, 1240, 0.5, 0.9, (1.0, 1.333, 1.667, 2.0)),
+}
+
+
+@pytest.mark.parametrize("recipe", MEASURED)
+def test_the_other_recipes_are_those_that_were_measured(recipe, monkeypatch):
+    monkeypatch.setenv("CAMVID_ROOT", "photos")
+    config = load_config(recipe).segmentation
+    labels, schedule = config.pseudo_labels, config.schedule
+    assert (schedule.name, schedule.power) == ("poly", 0.9)
+    assert MEASURED[recipe] == (
+        config.steps,
+        config.pseudo_label_steps,
+        schedule.steps,
+        labels.quantile,
+        labels.max_threshold,
+        labels.scales,
+    )
 
 
 def test_the_recipes_are_listed_and_their_common_parts_are_not():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime.stopping import Stopped
-from tests.conftest import Run
+from bdl.runtime.stopping import Stopped
+from tests.helpers.runs import RunFolder, unfinished
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 DYING = """\
 import os, signal, sys
 import torch
-import pipeline
-from runtime.checkpoint import Curves
+from bdl import pipeline
+from bdl.runtime.checkpoint import Curves
 
 torch.set_num_threads(1)
 config, folder, deadly = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -49,6 +49,7 @@ def run_until_killed(config: Path, folder: Path, deadly: int) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 def test_killed_in_each_kind_of_training_and_gone_on(
     tiny_run, tiny_config, command, tmp_path, capsys
@@ -56,17 +57,17 @@ def test_killed_in_each_kind_of_training_and_gone_on(
     folder = tmp_path / "run"
     # Source only takes steps 1 to 10, then the first translator 6: killed in its sixth step.
     assert "[6/21] k1/translator" in run_until_killed(tiny_config, folder, 16)
-    assert (folder / "k1/translator/checkpoint.json").is_file()
+    assert (unfinished(folder, "k1/translator") / "checkpoint.json").is_file()
     # It goes on from step 4 with 2 steps; of M(1,0) follow 10, of M(1,1) 7: killed in its sixth.
     said = run_until_killed(tiny_config, folder, 18)
     assert "k1/translator                    6 steps          goes on where it was" in said
     assert "k1/segmentation-1" in said and "k2/" not in said.partition("[1/")[2]
-    assert (folder / "k1/segmentation-1/checkpoint.json").is_file()
+    assert (unfinished(folder, "k1/segmentation-1") / "checkpoint.json").is_file()
 
     assert command("run", f"out={folder}") == 0
     output = capsys.readouterr().out
     assert "k1/segmentation-1                7 steps          goes on where it was" in output
-    run, expected = Run(folder), tiny_run.weights()
+    run, expected = RunFolder(folder), tiny_run.weights()
     found = run.weights()
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
@@ -74,14 +75,14 @@ def test_killed_in_each_kind_of_training_and_gone_on(
     for stage in ("k1/translator", "k1/segmentation-1"):
         curves, whole = (item.read(f"{stage}/metrics.json")["curves"] for item in (run, tiny_run))
         assert curves == whole
-    assert not list(folder.rglob("checkpoint*"))
+    assert not list(folder.rglob("checkpoint*")) and not list(folder.rglob("*.unfinished-*"))
 
 
 def test_pseudo_labels_go_on_from_the_predictions_that_are_there(
     tiny_run, command, tmp_path, monkeypatch
 ):
     """Stopped after two of the five images: three are predicted, and all is as in one go."""
-    from segmentation import pseudo_labels
+    from bdl.segmentation import pseudo_labels
 
     run = tiny_run.copy(tmp_path / "run")
     predicted = []
@@ -97,7 +98,8 @@ def test_pseudo_labels_go_on_from_the_predictions_that_are_there(
     arguments = ["--k", 1, "--i", 1, f"out={run.folder}"]
     monkeypatch.setattr(pseudo_labels, "probabilities", stop_at_third)
     assert command("pseudo-label", *arguments, "--again") == 130
-    assert len(list((run.folder / stage / "predictions").iterdir())) == 2
+    waiting = unfinished(run.folder, stage) / "predictions"
+    assert len(list(waiting.iterdir())) == 2
 
     predicted.clear()
     monkeypatch.setattr(
@@ -112,27 +114,47 @@ def test_pseudo_labels_go_on_from_the_predictions_that_are_there(
         assert (run.folder / stage / "labels" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_translation_goes_on_from_the_images_that_are_there(tiny_run, command, tmp_path):
+def test_translation_goes_on_from_the_images_that_are_there(
+    tiny_run, command, tmp_path, monkeypatch
+):
     run = tiny_run.copy(tmp_path / "run")
     stage = "k1/translated"
-    (run.folder / stage / "manifest.json").unlink()
-    kept = run.folder / stage / "images/00001.png"
-    (run.folder / stage / "images/00002.png").unlink()
-    before = kept.stat().st_mtime_ns
+    assert stop_export_after(3, command, monkeypatch, run.folder) == 130
+    images = sorted((unfinished(run.folder, stage) / "images").iterdir())
+    assert 0 < len(images) < 6
+    before = {file.name: file.stat().st_mtime_ns for file in images}
     assert command("export", "--k", 1, f"out={run.folder}") == 0
-    assert kept.stat().st_mtime_ns == before
     for file in (tiny_run.folder / stage / "images").iterdir():
-        assert (run.folder / stage / "images" / file.name).read_bytes() == file.read_bytes()
+        made = run.folder / stage / "images" / file.name
+        assert made.read_bytes() == file.read_bytes()
+        assert before.get(file.name, made.stat().st_mtime_ns) == made.stat().st_mtime_ns
+
+
+def stop_export_after(images: int, command, monkeypatch, folder: Path, *settings: str) -> int:
+    """The exit status of an export that is asked to stop after so many images."""
+    from bdl.translation import translate
+
+    made, generate = [], translate.generate
+
+    def stop(*arguments):
+        if len(made) == images:
+            raise Stopped(signal.SIGINT)
+        made.append(1)
+        return generate(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(translate, "generate", stop)
+        return command("export", "--k", 1, "--again", f"out={folder}", *settings)
 
 
 def test_grain_is_the_same_after_a_stop(tiny_run, command, tmp_path, monkeypatch):
     """Stopped in a translator's training, and then between two images: as in one go."""
-    from translation.train import TranslationStep
+    from bdl.translation.train import TranslationStep
 
     whole, stopped = (tiny_run.copy(tmp_path / name) for name in ("whole", "stopped"))
     grain = "translation.generator.grain=0.2"
     for name in ("translate", "export"):
-        assert command(name, "--k", 1, grain, f"out={whole.folder}") == 0
+        assert command(name, "--k", 1, grain, f"out={whole.folder}", "--replace") == 0
 
     taken, step = [], TranslationStep.__call__
 
@@ -142,15 +164,14 @@ def test_grain_is_the_same_after_a_stop(tiny_run, command, tmp_path, monkeypatch
         taken.append(1)
         return step(*arguments)
 
-    arguments = ["--k", 1, grain, f"out={stopped.folder}"]
+    arguments = ["--k", 1, grain, f"out={stopped.folder}", "--replace"]
     monkeypatch.setattr(TranslationStep, "__call__", stop_at_sixth)
     assert command("translate", *arguments) == 130
     monkeypatch.setattr(TranslationStep, "__call__", step)
     for name in ("translate", "export"):
         assert command(name, *arguments) == 0
     images = stopped.folder / "k1/translated"
-    (images / "manifest.json").unlink()
-    (images / "images/00002.png").unlink()
+    assert stop_export_after(3, command, monkeypatch, stopped.folder, grain) == 130
     assert command("export", *arguments) == 0
 
     for name, expected in whole.weights().items():

@@ -2,22 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from domains.augment import jitter_colors, mix_classes
-from runtime.checkpoint import Curves
-from runtime.config import AugmentationConfig, Config, SegmentationConfig, TranslationConfig
-from runtime.device import channels_last, make_fabric
-from segmentation.networks import build_segmenter
-from segmentation.networks.discriminator import OutputDiscriminator
-from segmentation.predict import frozen_scores
-from segmentation.train import SegmentationStep
-from translation.pool import FakePool
-from translation.train import Discriminators, TranslationStep, Translator
+from bdl.domains.augment import jitter_colors, mix_classes
+from bdl.runtime.checkpoint import Curves
+from bdl.runtime.config import (
+    AdversarialConfig,
+    AugmentationConfig,
+    Config,
+    OptimizerConfig,
+    TranslationConfig,
+)
+from bdl.runtime.console import Console
+from bdl.runtime.device import channels_last, make_fabric
+from bdl.runtime.run import Run
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.predict import frozen_scores
+from bdl.segmentation.train import SegmentationStep
+from bdl.translation.pool import FakePool
+from bdl.translation.train import Discriminators, TranslationStep, Translator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,9 +64,9 @@ def twice(step) -> None:
 
 
 def test_a_step_of_segmentation_does_not_wait():
-    fabric = make_fabric(Config(device="cuda"))
+    run = Run(Path(), make_fabric(Config(device="cuda")), Console(speaking=False))
     learn = SegmentationStep(
-        fabric, SegmentationConfig(), segmenter(), OutputDiscriminator(CLASSES, 8)
+        run, OptimizerConfig(), segmenter(), AdversarialConfig(), OutputDiscriminator(CLASSES, 8)
     )
     curves, config = Curves(), AugmentationConfig(brightness=0.3, saturation=0.3, hue=0.1)
     source, target = (images(), labels()), (images(), labels())
@@ -74,7 +83,7 @@ def test_a_step_of_segmentation_does_not_wait():
 def test_a_step_of_translation_does_not_wait():
     fabric = make_fabric(Config(device="cuda"))
     learn = TranslationStep(
-        fabric,
+        Run(Path(), fabric, Console(speaking=False)),
         TranslationConfig(),
         Translator(4, 1),
         Discriminators(4),
@@ -82,5 +91,5 @@ def test_a_step_of_translation_does_not_wait():
         [FakePool(1, 0), FakePool(1, 1)],
     )
     curves, a, b = Curves(), images(), images()
-    twice(lambda: curves.add(learn(a, b, 1e-3)))
+    twice(lambda: curves.add(learn(a, b, 1.0)))
     assert np.isfinite(curves.close_row(2)["cycle_a"])

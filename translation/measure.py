@@ -7,7 +7,6 @@ All of it is measured on a part of the source images, spread evenly, whole as th
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +15,15 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from domains.datasets import spread
-from domains.images import to_bytes, to_unit
-from domains.label_space import IGNORE
-from domains.loading import WholeImages, share, whole_images
-from runtime.console import Console
-from runtime.device import seed_torch, sum_over_processes
-from runtime.stages import Metrics
-from translation.export import generate
-from translation.networks import Generator, memory_format
+from bdl.domains.datasets import spread
+from bdl.domains.label_space import IGNORE
+from bdl.domains.loading import WholeImages, share, whole_images
+from bdl.domains.tensors import to_bytes, to_unit
+from bdl.runtime.device import seed_torch, sum_over_processes
+from bdl.runtime.run import Run
+from bdl.translation.metrics import Confused, Distances, Drift, KernelDistance, MeasureMetrics
+from bdl.translation.networks import Generator, memory_format
+from bdl.translation.translate import generate
 
 Classes = Callable[[Tensor, tuple[int, int]], Tensor]  # images in [0, 1], (height, width) to ids
 Features = Callable[[Tensor], Tensor]  # images in [0, 1] to N x D
@@ -35,15 +34,21 @@ _SUBSETS = 50  # of features, over which KID is averaged
 
 
 @dataclass
-class Eyes:
-    """What images are looked at with: a frozen network's `classes` (N x height x width train ids),
-    the `names` of these, and `features` that compare sets of images, of which `features_of` says
-    what they are."""
+class FrozenModels:
+    """What images are looked at with.
+
+    Args:
+        classes: Images in [0, 1], N x 3 x H x W, and a size (height, width) to train ids,
+            N x height x width, by a frozen network.
+        num_classes: How many classes that network tells apart.
+        features: Images to N x D, by which sets of them are compared.
+        features_title: What the features are.
+    """
 
     classes: Classes
-    names: Sequence[str]
+    num_classes: int
     features: Features
-    features_of: str
+    features_title: str
 
 
 class SemanticDrift:
@@ -61,71 +66,62 @@ class SemanticDrift:
         cells = (label * num_classes + before) * num_classes + after
         self.counts += torch.bincount(cells, minlength=num_classes**3).view_as(self.counts).cpu()
 
-    def summarize(self, names: Sequence[str]) -> dict[str, Any]:
-        """Shares in [0, 1] (None of nothing) and matrices of counts (rows: label).
-
-        "right_on_source" and "right_on_translation" are of all labelled pixels; "broken" is the
-        share of the pixels right on the source that are wrong on the translation, "mended" that of
-        the pixels wrong on the source that are right on the translation. "on_source" and
-        "on_translation" count predictions (columns) for each label; "of_right" those on the
-        translation of the pixels right on the source. "worst" lists pairs of the latter: which
-        share of a class's pixels became which other class, for classes that are not rare.
-        """
+    def summarize(self) -> Drift:
+        """Shares and matrices of what was counted."""
         on_source, on_translation = self.counts.sum(2), self.counts.sum(1)
         of_right = self.counts.diagonal(dim1=0, dim2=1).T
         total, right = int(self.counts.sum()), int(of_right.sum())
         kept, right_now = int(of_right.trace()), int(on_translation.trace())
-        return {
-            "right_on_source": _ratio(right, total),
-            "right_on_translation": _ratio(right_now, total),
-            "broken": _ratio(right - kept, right),
-            "mended": _ratio(right_now - kept, total - right),
-            "worst": _worst_pairs(of_right, names),
-            "on_source": on_source.tolist(),
-            "on_translation": on_translation.tolist(),
-            "of_right": of_right.tolist(),
-        }
+        return Drift(
+            right_on_source=_ratio(right, total),
+            right_on_translation=_ratio(right_now, total),
+            lost=_ratio(right - kept, right),
+            recovered=_ratio(right_now - kept, total - right),
+            worst=_worst_pairs(of_right),
+            on_source=on_source.tolist(),
+            on_translation=on_translation.tolist(),
+            of_right=of_right.tolist(),
+        )
 
 
 @torch.inference_mode()
 def measure_translations(
-    fabric: Fabric,
-    console: Console,
-    title: str,
+    run: Run,
     source: WholeImages,
     translated: WholeImages,
     target: WholeImages,
-    eyes: Eyes,
+    models: FrozenModels,
     back: Generator | None,
-    *,
     count: int,
     seed: int,
-    workers: int,
-) -> Metrics:
-    """Measure `count` of the source images, which are labelled, and their translations.
+) -> MeasureMetrics:
+    """Measure translations by their sources and by the target.
 
-    `translated` has the same samples in the same order; images of another size are resized to their
-    source image's. As many images of the `target` are looked at. `back` is the generator of the
-    other direction, None if unknown.
-
-    Returns "drift" (see `SemanticDrift`), "kid" to the target of the translations and, as the
-    reference, of the source ("mean", "std" over random subsets, None of fewer than two images),
-    "ssim" to the source, mean in [-1, 1], and "reconstruction_l1", the mean absolute difference in
-    [0, 1] of the source and what `back` makes of its stored translation (None without it).
+    Args:
+        run: How the run works.
+        source: Source images with labels.
+        translated: The same samples in the same order, translated; images of another size are
+            resized to their source image's.
+        target: Target images.
+        models: What the images are looked at with.
+        back: The generator of the other direction; None if unknown.
+        count: Images of the source, and as many of the target, that are measured.
+        seed: Seed of KID's subsets.
     """
+    fabric = run.fabric
     chosen, chosen_target = spread(len(source), count), spread(len(target), count)
     mine = share(len(chosen), fabric.global_rank, fabric.world_size)
     mine_target = share(len(chosen_target), fabric.global_rank, fabric.world_size)
     if back is not None:
         fabric.to_device(back).to(memory_format=memory_format(fabric.device))
-    drift = SemanticDrift(len(eyes.names))
+    drift = SemanticDrift(models.num_classes)
     features: dict[str, list[Tensor]] = {"source": [], "translated": [], "target": []}
     likeness = []
-    with console.track(title, len(mine) + len(mine_target), unit="images") as task:
-        indices = [chosen[place] for place in mine]
+    with run.console.track(run.title, len(mine) + len(mine_target), unit="images") as task:
+        indices = [chosen[index] for index in mine]
         pairs = zip(
-            whole_images(source, indices, workers),
-            whole_images(translated, indices, workers),
+            whole_images(source, indices, run.workers),
+            whole_images(translated, indices, run.workers),
             strict=True,
         )
         for of_source, of_translation in pairs:
@@ -136,32 +132,33 @@ def measure_translations(
                 after = F.interpolate(after, before.shape[-2:], mode="bilinear", antialias=True)
             label = fabric.to_device(of_source["label"])
             size = (label.shape[-2], label.shape[-1])
-            drift.update(label, eyes.classes(before, size), eyes.classes(after, size))
-            features["source"].append(eyes.features(before)[0])
-            features["translated"].append(eyes.features(after)[0])
+            drift.update(label, models.classes(before, size), models.classes(after, size))
+            features["source"].append(models.features(before)[0])
+            features["translated"].append(models.features(after)[0])
             values = [similarity(before[0], after[0])]
             if back is not None:
                 values.append(float((generate(fabric, back, after) - before).abs().mean()))
             likeness.append(torch.tensor(values))
             task.advance()
-        for item in whole_images(target, [chosen_target[place] for place in mine_target], workers):
-            features["target"].append(eyes.features(to_unit(fabric.to_device(item["image"])))[0])
+        indices = [chosen_target[index] for index in mine_target]
+        for item in whole_images(target, indices, run.workers):
+            features["target"].append(models.features(to_unit(fabric.to_device(item["image"])))[0])
             task.advance()
     drift.counts = sum_over_processes(fabric, drift.counts)
     together = {name: gather_rows(fabric, rows) for name, rows in features.items()}
     means = gather_rows(fabric, likeness).double().mean(0).tolist()
-    return {
-        "images": len(chosen),
-        "target_images": len(chosen_target),
-        "drift": drift.summarize(eyes.names),
-        "kid": {
-            "features": eyes.features_of,
-            "translated": kernel_distance(together["translated"], together["target"], seed),
-            "source": kernel_distance(together["source"], together["target"], seed),
-        },
-        "ssim": means[0],
-        "reconstruction_l1": means[1] if back is not None else None,
-    }
+    return MeasureMetrics(
+        images=len(chosen),
+        target_images=len(chosen_target),
+        drift=drift.summarize(),
+        kid=Distances(
+            features=models.features_title,
+            translated=kernel_distance(together["translated"], together["target"], seed),
+            source=kernel_distance(together["source"], together["target"], seed),
+        ),
+        ssim=means[0],
+        reconstruction_l1=means[1] if back is not None else None,
+    )
 
 
 def similarity(image: Tensor, other: Tensor) -> float:
@@ -169,7 +166,7 @@ def similarity(image: Tensor, other: Tensor) -> float:
     return float(structural_similarity(to_bytes(image), to_bytes(other), channel_axis=2))
 
 
-def kernel_distance(features: Tensor, others: Tensor, seed: int) -> dict[str, float] | None:
+def kernel_distance(features: Tensor, others: Tensor, seed: int) -> KernelDistance | None:
     """KID (Binkowski et al. 2018) of two sets of features, N x D and M x D.
 
     Mean and standard deviation over random subsets of half the smaller set: unbiased, so about 0,
@@ -193,7 +190,7 @@ def kernel_distance(features: Tensor, others: Tensor, seed: int) -> dict[str, fl
     metric.update(features.double(), real=False)
     seed_torch(seed, "kid")
     mean, std = metric.compute()
-    return {"mean": float(mean), "std": float(std)}
+    return KernelDistance(float(mean), float(std))
 
 
 def gather_rows(fabric: Fabric, mine: Sequence[Tensor]) -> Tensor:
@@ -209,15 +206,15 @@ def gather_rows(fabric: Fabric, mine: Sequence[Tensor]) -> Tensor:
     return sum_over_processes(fabric, rows)
 
 
-def _worst_pairs(of_right: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+def _worst_pairs(of_right: Tensor) -> list[Confused]:
     pixels, total = of_right.sum(1).tolist(), int(of_right.sum())
     pairs = [
-        {"label": names[label], "predicted": names[predicted], "share": count / pixels[label]}
+        Confused(label, predicted, count / pixels[label])
         for label, row in enumerate(of_right.tolist())
         for predicted, count in enumerate(row)
         if predicted != label and count and pixels[label] >= _RARE * total
     ]
-    return sorted(pairs, key=lambda pair: -pair["share"])[:_WORST]
+    return sorted(pairs, key=lambda pair: -pair.share)[:_WORST]
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime.weights import WeightsError, as_tensors, match, read_foreign
-from translation.networks import (
+from bdl.runtime.weights import WeightsError, as_tensors, match, read_foreign
+from bdl.translation.networks import (
     PUBLISHED_BLOCKS,
     PUBLISHED_WIDTH,
     Generator,

@@ -1,33 +1,45 @@
 """Training of a translator: two generators, two discriminators, and what must stay the same."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.fabric import Fabric
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from domains.images import to_unit
-from domains.loading import TrainingSamples, training_batches
-from runtime.checkpoint import Checkpoint, Curves
-from runtime.config import TranslationConfig, TranslationWeights
-from runtime.console import Console
-from runtime.device import has_fused_optimizers, random_for, seed_torch
-from runtime.files import load_tensors, save_tensors
-from runtime.stages import Metrics, Stopwatch
-from runtime.step_end import StepEnd
-from runtime.tracking import Tracker
-from translation import losses
-from translation.grain import add_grain
-from translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
-from translation.pool import FakePool
+from bdl.domains.loading import TrainingSamples, View, training_batches
+from bdl.domains.problem import followed
+from bdl.domains.tensors import to_bytes, to_tensor, to_unit
+from bdl.runtime.config import TranslationWeights, TranslatorTraining
+from bdl.runtime.device import (
+    any_sizes,
+    draws_apart,
+    has_fused_optimizers,
+    random_for,
+    seed_torch,
+)
+from bdl.runtime.files import load_tensors, save_tensors
+from bdl.runtime.live import Sample
+from bdl.runtime.metrics import TrainingMetrics
+from bdl.runtime.run import Run
+from bdl.runtime.training import TrainingStep, fit
+from bdl.translation import losses
+from bdl.translation.grain import add_grain
+from bdl.translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
+from bdl.translation.pool import FakePool
+from bdl.translation.schedule import Schedule
 
+Frame = tuple[int, str, Tensor]  # index, name, and 3 x H x W uint8
 ScoreMaps = Callable[[Tensor], Tensor]  # images in [0, 1] to score maps N x C x h x w
 
 RESULT = "translator.pt"
+_WIDEST = 640  # pixels of a sample that is shown
 
 
 @dataclass
@@ -141,88 +153,91 @@ def weighted_sum(terms: dict[str, Tensor], weights: TranslationWeights) -> Tenso
     return torch.stack([by_name[name[:-2]] * term for name, term in terms.items()]).sum()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Epochs at the full rate, then a linear descent to zero; epochs are counted from 1."""
-
-    constant_epochs: int
-    decay_epochs: int
-    steps_per_epoch: int
-
-    @classmethod
-    def of(cls, config: TranslationConfig, source_images: int) -> "Schedule":
-        per_epoch = config.steps_per_epoch or max(1, source_images // config.batch_size)
-        return cls(config.constant_epochs, config.decay_epochs, per_epoch)
-
-    @property
-    def steps(self) -> int:
-        """Steps in which something is learned: the last epoch's rate is zero if there is decay."""
-        idle = 1 if self.decay_epochs else 0
-        return (self.constant_epochs + self.decay_epochs - idle) * self.steps_per_epoch
-
-    def factor(self, step: int) -> float:
-        """Factor of the learning rate in `step`, counted from 0."""
-        if not self.decay_epochs:
-            return 1.0
-        epoch = step // self.steps_per_epoch + 1
-        return 1 - max(0, epoch + 1 - self.constant_epochs) / (self.decay_epochs + 1)
-
-
-class TranslationStep:
+class TranslationStep(TrainingStep[Tensor, Tensor]):
     """What one step of training does: the generators learn, then the discriminators.
 
-    Brings `generators` and `discriminators` to the device of `fabric`; `compiled`, they and the
-    frozen network are so by torch.compile. A call takes images of both domains, N x 3 x H x W in
-    [0, 1] on the device, and the learning rate; it gives the losses by name, still on the device:
-    nothing in it waits for the device.
+    Brings the networks to the run's device; with `run.compile` they and the frozen network are
+    compiled.
+
+    Args:
+        run: Device and precision, compilation, gradient checkpointing.
+        training: Learning rate, Adam's betas and weights of the terms.
+        generators: Both, to be trained.
+        discriminators: Both, to be trained.
+        score_maps: The frozen network: images N x 3 x H x W in [0, 1] to maps N x C x h x w.
+        pools: Past fakes of the source's domain, and of the target's.
+        frames: Gives source images of which samples are made: index, name, and 3 x H x W uint8.
     """
+
+    lr_key = "translation.lr"
+    noise = "grain"
+    shown = ("cycle_a", "discriminator_b")
+    discriminators = ("discriminator_a", "discriminator_b")
 
     def __init__(
         self,
-        fabric: Fabric,
-        config: TranslationConfig,
+        run: Run,
+        training: TranslatorTraining,
         generators: Translator,
         discriminators: Discriminators,
         score_maps: ScoreMaps,
         pools: Sequence[FakePool],
-        *,
-        compiled: bool = False,
+        frames: Callable[[], Sequence[Frame]] = tuple,
     ) -> None:
-        self.fabric, self.weights = fabric, config.weights
-        self.discriminators, self.pools = discriminators, pools
-        self.checkpointing = config.gradient_checkpointing
+        self.fabric, self.weights, self.lr = run.fabric, training.weights, training.lr
+        self.judges, self.pools = discriminators, pools
+        self.generators, self.frames = generators, cache(frames)
+        self.checkpointing = run.gradient_checkpointing
         for generator in (generators.a_to_b, generators.b_to_a):
             generator.checkpointing = self.checkpointing
         for network in (generators, discriminators):
-            network.to(memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
-        if compiled:
+            network.to(memory_format=memory_format(run.fabric.device))  # type: ignore[call-overload]
+        if run.compile:
             for part in (*generators.children(), *discriminators.children()):
                 part.compile(dynamic=False)
             score_maps = torch.compile(score_maps, dynamic=False)
         self.score_maps = score_maps
-        betas = (config.betas[0], config.betas[1])
-        fused = has_fused_optimizers(fabric.device)
+        betas = (training.betas[0], training.betas[1])
+        fused = has_fused_optimizers(run.fabric.device)
         optimizer_g, optimizer_d = (
-            torch.optim.Adam(network.parameters(), config.lr, betas, fused=fused)
+            torch.optim.Adam(network.parameters(), self.lr, betas, fused=fused)
             for network in (generators, discriminators)
         )
-        self.translate, self.optimizer_g = fabric.setup(generators, optimizer_g)
-        self.judge, self.optimizer_d = fabric.setup(discriminators, optimizer_d)
+        self.translate, self.optimizer_g = run.fabric.setup(generators, optimizer_g)
+        self.judge, self.optimizer_d = run.fabric.setup(discriminators, optimizer_d)
+        self.shared = {
+            "generators": generators,
+            "discriminators": discriminators,
+            "optimizer_g": self.optimizer_g,
+            "optimizer_d": self.optimizer_d,
+        }
+        self.own = {"pool_a": pools[0], "pool_b": pools[1]}
 
-    def __call__(self, a: Tensor, b: Tensor, rate: float) -> dict[str, Tensor]:
+    def __call__(self, source: Tensor, target: Tensor, factor: float) -> dict[str, Tensor]:
+        """Learn from images of both domains.
+
+        Args:
+            source: N x 3 x H x W in [0, 1], on the device.
+            target: The same of the target, of equal shape.
+            factor: Factor of the learning rate.
+
+        Returns:
+            The terms of `generator_losses` and both discriminators' losses, scalars on the device:
+            nothing here waits for it.
+        """
         for optimizer in (self.optimizer_g, self.optimizer_d):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.lr * factor
 
         # Generators. The discriminators judge, and do not learn here.
-        self.discriminators.requires_grad_(False)
-        made = self.translate(a, b)
+        self.judges.requires_grad_(False)
+        made = self.translate(source, target)
         with self.fabric.autocast():
             terms = generator_losses(
-                a,
-                b,
+                source,
+                target,
                 made,
-                self.discriminators,
+                self.judges,
                 self.score_maps,
                 self.weights,
                 self.checkpointing,
@@ -232,122 +247,137 @@ class TranslationStep:
         self.optimizer_g.step()
 
         # Discriminators, on fakes made before the generators' step, and on older ones.
-        self.discriminators.requires_grad_(True)
+        self.judges.requires_grad_(True)
         fake_a = self.pools[0].exchange(made.fake_a.detach())
         fake_b = self.pools[1].exchange(made.fake_b.detach())
-        judged = self.judge(a, b, fake_a, fake_b)
+        judged = self.judge(source, target, fake_a, fake_b)
         self.optimizer_d.zero_grad()
         self.fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
         self.optimizer_d.step()
         return {**terms, **judged}
 
+    def samples(self) -> Sequence[Sample]:
+        """Followed source images, translated with the grain that their export has, too."""
+        made = []
+        device = self.fabric.device
+        with draws_apart(device), any_sizes(), torch.no_grad(), self.fabric.autocast():
+            for index, name, image in self.frames():
+                seed_torch(index, "grain")
+                source = to_unit(self.fabric.to_device(image[None]))
+                # Not by a call, for which a compiled network would be compiled for this size. There
+                # is no mode to change: no layer of it works otherwise in evaluation.
+                grained = add_grain(source, self.generators.grain)
+                translated = self.generators.a_to_b.forward(grained)
+                made.append(Sample(name, *(_shown(one[0]) for one in (source, translated))))
+        return made
+
+
+def _shown(image: Tensor) -> np.ndarray:
+    """An image, 3 x H x W in [0, 1], as H x W x 3 uint8, no wider than it is shown."""
+    pixels = to_bytes(image)
+    if pixels.shape[1] <= _WIDEST:
+        return pixels
+    size = (_WIDEST, max(1, round(pixels.shape[0] * _WIDEST / pixels.shape[1])))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def followed_images(source: TrainingSamples, indices: Sequence[int], most: int) -> Sequence[Frame]:
+    """Source images at the scale at which a training sees them.
+
+    Args:
+        source: The training's images.
+        indices: Which of them.
+        most: Pixels that one may have: of a larger one the middle is cut out, in the size of the
+            training's crop.
+    """
+    images = []
+    whole = View(size=source.view.size, width=source.view.width)
+    for index in indices:
+        sample = source.samples[index]
+        pixels, _ = source.reader.image(sample.image, whole)
+        height, width = pixels.shape[:2]
+        crop = source.view.crop
+        if crop is not None and height * width > most:
+            left, top = (width - crop[0]) // 2, (height - crop[1]) // 2
+            pixels = pixels[top : top + crop[1], left : left + crop[0]]
+        images.append((index, sample.name, to_tensor(pixels)))
+    return images
+
 
 def train_translator(
-    fabric: Fabric,
-    console: Console,
-    tracker: Tracker,
+    run: Run,
     folder: Path,
-    config: TranslationConfig,
+    training: TranslatorTraining,
+    seed: int,
     source: TrainingSamples,
     target: TrainingSamples,
     score_maps: ScoreMaps,
-    *,
     start: Path | None = None,
-    seed: int,
-    workers: int,
-    compiled: bool = False,
-    log_every: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-) -> Metrics:
-    """Train both directions and write `folder`/translator.pt; goes on from a saved state.
+) -> TrainingMetrics:
+    """Train both directions and write translator.pt; goes on from a saved state.
 
-    `score_maps` is the frozen network of the step before; `start` the folder of a translator to
-    go on from, instead of from initial weights. Returns curves, warnings and seconds.
+    Args:
+        run: Devices and messages, how often to log and to save.
+        folder: Where the result and states to resume from lie.
+        training: Networks, loss, rate and length.
+        seed: Of initial weights, pools and grain.
+        source: Images of the source.
+        target: Images of the target.
+        score_maps: The frozen network of the step before.
+        start: Folder of a translator to go on from; None for initial weights.
+
+    Returns:
+        Steps, curves, warnings and seconds.
+
+    Raises:
+        UserError: An image or a saved state cannot be used, or training has diverged.
     """
     seed_torch(seed, "translator")
-    generators = Translator(**asdict(config.generator))
-    discriminators = Discriminators(config.discriminator_width)
+    generators = Translator(**asdict(training.generator))
+    discriminators = Discriminators(training.discriminator_width)
     if start is not None:
-        begun = load_tensors(start / RESULT)
-        generators.load_state_dict(begun["state"])
-        if "discriminators" in begun:  # a translator trained elsewhere comes without
-            discriminators.load_state_dict(begun["discriminators"])
+        _load(start / RESULT, generators, discriminators)
+    fabric, schedule = run.fabric, Schedule.of(training, len(source.samples))
     pools = [
         FakePool(
-            -(-config.pool_size // fabric.world_size),
+            -(-training.pool_size // fabric.world_size),
             int(random_for(seed, f"pool {domain}", fabric.global_rank).integers(2**62)),
         )
         for domain in "ab"
     ]
-    learn = TranslationStep(
-        fabric, config, generators, discriminators, score_maps, pools, compiled=compiled
-    )
-    curves, stopwatch = Curves(), Stopwatch()
-    state = Checkpoint(
-        fabric,
-        folder,
-        shared={
-            "generators": generators,
-            "discriminators": discriminators,
-            "optimizer_g": learn.optimizer_g,
-            "optimizer_d": learn.optimizer_d,
-            "precision": fabric.strategy.precision,
-            "curves": curves,
-            "stopwatch": stopwatch,
-        },
-        own={"pool_a": pools[0], "pool_b": pools[1]},
-        keep=keep_checkpoints,
-    )
-    # Grain draws from torch's random state, which the checkpoint restores.
-    seed_torch(seed, f"grain {fabric.global_rank}")
-    first = state.restore()
-    schedule = Schedule.of(config, len(source.samples))
+    # Translated without gradients, an image of that size takes less memory than a step does.
+    most = 2 * max(1, training.batch_size // fabric.world_size) * math.prod(training.crop)
+    shown = partial(followed_images, source, followed(len(source.samples)), most)
+    learn = TranslationStep(run, training, generators, discriminators, score_maps, pools, shown)
 
-    batches = zip(
-        _batches(fabric, source, first, schedule.steps, config.batch_size, workers),
-        _batches(fabric, target, first, schedule.steps, config.batch_size, workers),
-        strict=True,
-    )
-    with console.track(tracker.name, schedule.steps, first) as task:
-        end_step = StepEnd(
-            fabric,
-            tracker,
-            task,
-            state,
-            curves,
-            steps=schedule.steps,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
-            discriminators=["discriminator_a", "discriminator_b"],
-            shown=["cycle_a", "discriminator_b"],
-            rate_key="translation.lr",
-        )
-        for step, (a, b) in enumerate(batches, start=first):
-            rate = config.lr * schedule.factor(step)
-            terms = learn(a, b, rate)
-            end_step(step + 1, terms, lr=rate)
+    def images(samples: TrainingSamples, first: int) -> Iterator[Tensor]:
+        process = fabric.global_rank, fabric.world_size
+        size = training.batch_size
+        for batch in training_batches(samples, first, schedule.steps, size, run.workers, *process):
+            yield to_unit(fabric.to_device(batch["image"]))
 
-    if fabric.is_global_zero:
-        options: dict[str, Any] = asdict(config.generator)
-        content = {"options": options, "state": generators.state_dict()}
-        # Not part of the translator, but of a training that goes on from it.
-        content["discriminators"] = discriminators.state_dict()
-        save_tensors(folder / RESULT, content)
+    def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(images(source, first), images(target, first), strict=True)
+
+    metrics = fit(run, folder, learn, batches, schedule.factor, schedule.steps, seed)
+    if run.is_main:
+        _save(folder / RESULT, training, generators, discriminators)
     fabric.barrier()
-    return {
-        "steps": schedule.steps,
-        "seconds": stopwatch.seconds,
-        "curves": curves.rows,
-        "warnings": end_step.warnings(),
-    }
+    return metrics
 
 
-def _batches(
-    fabric: Fabric, samples: TrainingSamples, first: int, steps: int, batch_size: int, workers: int
-) -> Iterator[Tensor]:
-    batches = training_batches(
-        samples, first, steps, batch_size, workers, fabric.global_rank, fabric.world_size
-    )
-    for batch in batches:
-        yield to_unit(fabric.to_device(batch["image"]))
+def _load(file: Path, generators: Translator, discriminators: Discriminators) -> None:
+    content = load_tensors(file)
+    generators.load_state_dict(content["state"])
+    if "discriminators" in content:  # a translator trained elsewhere comes without
+        discriminators.load_state_dict(content["discriminators"])
+
+
+def _save(
+    file: Path, training: TranslatorTraining, generators: Translator, discriminators: Discriminators
+) -> None:
+    options: dict[str, Any] = asdict(training.generator)
+    content = {"options": options, "state": generators.state_dict()}
+    # Not part of the translator, but of a training that goes on from it.
+    content["discriminators"] = discriminators.state_dict()
+    save_tensors(file, content)

@@ -3,33 +3,50 @@
 import inspect
 from typing import Any
 
-from runtime.errors import UserError
-from segmentation.networks.base import Segmenter
-from segmentation.networks.compact import Compact
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
-from segmentation.networks.timm_backbone import TimmBackbone
+from bdl.runtime.errors import UserError
+from bdl.segmentation.network_name import OWN, PYTHON, SMP, TIMM, require_known
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.networks.compact import Compact
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from bdl.segmentation.networks.smp import SmpNetwork
+from bdl.segmentation.networks.timm_backbone import TimmBackbone
+from bdl.segmentation.networks.timm_layout import can_be_dilated
+from bdl.segmentation.networks.timm_pyramid import TimmPyramid
+from bdl.segmentation.networks.user_module import build_user_network
 
-_NETWORKS: dict[str, type[Segmenter]] = {
-    "compact": Compact,
-    "deeplab_v2": DeepLabV2,
-    "fcn8s_vgg16": FCN8sVGG16,
-}
-_TIMM = "timm:"
+_NETWORKS: dict[str, type[Segmenter]] = dict(
+    zip(OWN, (Compact, DeepLabV2, FCN8sVGG16), strict=True)
+)
 
 
 def build_segmenter(name: str, num_classes: int, **options: Any) -> Segmenter:
-    """The network `name` with `num_classes` outputs and its own options, freshly initialised.
+    """A network, freshly initialised.
 
-    Names: compact, deeplab_v2, fcn8s_vgg16, timm:BACKBONE. Raises UserError for an unknown name,
-    backbone or option, or a value of the wrong kind.
+    Args:
+        name: compact, deeplab_v2, fcn8s_vgg16, timm:BACKBONE, smp:ARCH/ENCODER or
+            python:MODULE:FUNCTION, whose code then runs.
+        num_classes: Channels of its scores.
+        **options: Its own.
+
+    Raises:
+        UserError: For an unknown name, backbone or option, a value of the wrong kind, or a
+            user's network that is none.
     """
-    kind = TimmBackbone if name.startswith(_TIMM) else _NETWORKS.get(name)
-    if kind is None:
-        known = ", ".join([*_NETWORKS, f"{_TIMM}BACKBONE"])
-        raise UserError(f"segmentation.network: '{name}' is not one of {known}")
+    if name.startswith(PYTHON):
+        return build_user_network(name, num_classes, **options)
+    kind: type[Segmenter]
+    own: dict[str, Any] = {}
+    if name.startswith(TIMM):
+        backbone = name.removeprefix(TIMM)
+        kind = TimmBackbone if can_be_dilated(backbone) else TimmPyramid
+        own = {"backbone": backbone}
+    elif name.startswith(SMP):
+        kind, own = SmpNetwork, {"pair": name.removeprefix(SMP)}
+    else:
+        require_known(name)
+        kind = _NETWORKS[name]
     _require_kinds(kind, options)
-    own = {"backbone": name.removeprefix(_TIMM)} if kind is TimmBackbone else {}
     try:
         return kind(num_classes, **own, **options)
     except TypeError as error:

@@ -15,12 +15,14 @@ class ParameterGroup:
     """Parameters that share a learning rate.
 
     `multiplier` scales the configured rate; `head` marks the classifier, whose rate the
-    configuration scales once more (`segmentation.optimizer.head_multiplier`).
+    configuration scales once more (`segmentation.optimizer.head_multiplier`). Without `decays`
+    weight decay leaves them alone.
     """
 
     parameters: list[nn.Parameter]
     multiplier: float = 1.0
     head: bool = False
+    decays: bool = True
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,18 +35,24 @@ class Normalization(nn.Module):
     """Takes RGB in [0, 1] to what the pretrained weights expect: (x - mean) / std.
 
     `mean` and `std` are in units of [0, 1]; `bgr` reverses the channel order first, and
-    then mean and std are in BGR order too.
+    then mean and std are in BGR order too. They are constants of most architectures, neither
+    learned nor exchanged; where weights come with their own, `stored` puts them in the state dict.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], bgr: bool = False) -> None:
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        bgr: bool = False,
+        stored: bool = False,
+    ) -> None:
         super().__init__()
         self.bgr = bgr
-        # Not in the state dict: constants of the architecture, not learned, not exchanged.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=stored)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=stored)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.bgr:
@@ -64,10 +72,19 @@ class Segmenter(nn.Module):
     A subclass gives `scores` and `parameter_groups`; `num_classes` is the number of channels
     of its scores. Keys of its state dict that begin with one of `head_prefixes` belong to the
     part that is made for the classes at hand: initial weights may lack it, it then starts anew.
+    Of another number of classes only keys of `class_prefixes` are left out (default: all of it).
+    Keys that begin with one of `weight_roots` are those of a part that weights of other code may
+    be of, such as the backbone.
+
+    A `foldable` network registers modules in the order in which they run, so that batch norm can
+    become part of the convolution registered before it.
     """
 
     num_classes: int
     head_prefixes: tuple[str, ...]
+    class_prefixes: tuple[str, ...] = ()
+    weight_roots: tuple[str, ...] = ()
+    foldable = True
 
     def scores(self, images: Tensor) -> Tensor:
         """Logits at the network's own stride, N x num_classes x h x w."""
@@ -80,6 +97,10 @@ class Segmenter(nn.Module):
         did); a network for which they do not differ ignores it.
         """
         raise NotImplementedError
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters by layer, from the image on; empty if it has no such order."""
+        return []
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits at the input's size, N x num_classes x H x W."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmentation.networks.base import Normalization, ParameterGroup, Segmenter
+from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
 
 
 class Compact(Segmenter):

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet101
 from torchvision.models.resnet import Bottleneck
 
-from runtime.errors import UserError
-from segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
+from bdl.runtime.errors import UserError
+from bdl.segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
 
 _HEAD_DILATIONS = (6, 12, 18, 24)
 HEAD_STD = 0.01  # of the head's initial weights

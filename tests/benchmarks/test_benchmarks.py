@@ -55,7 +55,7 @@ def test_pseudo_labels_have_exactly_the_published_thresholds():
     found = once(pseudo_labels, "ours", options(images=3, size=[64, 32], workers=0))
     assert found["ours"].numbers == found[PUBLISHED].numbers
     thresholds = set(found["ours"].numbers.values())
-    assert len(thresholds) > 3  # not all of them 0 or the cap
+    assert len(thresholds) > 3  # not all of them 0 or the highest
 
 
 def test_evaluation_counts_as_the_published_one():

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import adjust_contrast
 
-from domains.augment import jitter_colors, mix_classes
-from runtime.config import AugmentationConfig
+from bdl.domains.augment import jitter_colors, mix_classes
+from bdl.runtime.config import AugmentationConfig
 
 
 @pytest.fixture
@@ -23,6 +24,22 @@ def test_brightness_is_one_factor_an_image_within_its_range(images):
     each = factors.mean((1, 2, 3), keepdim=True)
     torch.testing.assert_close(factors, each.expand_as(factors), rtol=1e-4, atol=1e-4)
     assert ((each > 0.5) & (each < 1.5)).all() and each.unique().numel() == 4
+
+
+def test_contrast_changes_the_distance_to_the_mean_and_not_the_mean(images):
+    """Each image's mean luma stays; an independent computation agrees."""
+    middle = 0.4 + images / 5  # so that nothing is clamped
+    changed = jitter_colors(middle, AugmentationConfig(contrast=0.5), 0, "source", 0)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    means, changed_means = ((item * luma).sum(1).mean((1, 2)) for item in (middle, changed))
+    torch.testing.assert_close(changed_means, means, rtol=0, atol=1e-3)
+    for image, result, mean in zip(middle, changed, means, strict=True):
+        factors = (result - mean) / (image - mean)
+        far = (image - mean).abs() > 0.02
+        factor = factors[far].median()
+        assert 0.5 < factor < 1.5 and abs(factor - 1) > 0.01
+        expected = adjust_contrast(image, float(factor))
+        torch.testing.assert_close(result, expected, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("what", ["brightness", "contrast", "saturation", "hue"])

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from domains import loading
-from domains.cache import ImageCache, make_cache
-from domains.datasets import Sample
-from domains.loading import TrainingSamples, View, WholeImages, training_batches
-from runtime.config import DataConfig
-from runtime.errors import UserError
+from bdl.domains import loading
+from bdl.domains.cache import ImageCache, make_cache
+from bdl.domains.datasets import Sample
+from bdl.domains.loading import TrainingSamples, View, WholeImages, training_batches
+from bdl.runtime.config import DataConfig
+from bdl.runtime.errors import UserError
 
 TABLE = np.arange(65_536).astype(np.uint8) // 3
 
@@ -165,7 +165,7 @@ def test_a_damaged_entry_is_made_anew(samples, cache, damage):
 
 
 def used(cache: ImageCache) -> int:
-    return int((cache.folder / "bytes").read_text())
+    return int((cache.folder / "cache.bytes").read_text())
 
 
 def test_a_full_cache_adds_no_more(samples, tmp_path):
@@ -186,23 +186,46 @@ def test_workers_that_write_the_same_entries_agree(samples, cache):
     require_equal(found, list(training_batches(plain, 0, 12, 2, workers=0)))
     assert len(entries(cache)) == 6
     assert used(cache) == sum(entry.stat().st_size for entry in entries(cache))
-    assert not list(cache.folder.rglob("*.partial"))
+    assert not list(cache.folder.rglob("*.bdl-partial"))
 
 
 def test_what_a_kill_left_is_removed_and_counted_anew(samples, cache):
     items(samples, VIEWS["cut"], cache)
     counted = used(cache)
-    entries(cache)[0].with_suffix(".pixels.partial").write_bytes(b"half")
-    (cache.folder / "bytes").write_text("")
+    entries(cache)[0].with_suffix(".pixels.bdl-partial").write_bytes(b"half")
+    (cache.folder / "cache.bytes").write_text("")
     cache.prepare()
-    assert used(cache) == counted and not list(cache.folder.rglob("*.partial"))
+    assert used(cache) == counted and not list(cache.folder.rglob("*.bdl-partial"))
+
+
+def test_only_what_a_cache_wrote_is_removed(samples, cache, tmp_path):
+    """Whatever else lies in the folder, and whatever it is called."""
+    items(samples, VIEWS["cut"], cache)
+    part = entries(cache)[0].parent
+    theirs = [
+        cache.folder / "old.partial/thesis.doc",
+        cache.folder / "movie.mp4.partial",
+        cache.folder / "movie.bdl-partial",
+        cache.folder / "ab/notes.txt",
+        cache.folder / "ab/notes.bdl-partial",
+        cache.folder / "lock",
+        cache.folder / "bytes",
+        part / "mine.pixels.bdl-partial",
+        part / "mine.pixels",
+    ]
+    for file in theirs:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    counted = used(cache)
+    ImageCache(cache.folder, 1e9).prepare()
+    assert all(file.read_text() == "mine" for file in theirs) and used(cache) == counted
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(samples, cache, monkeypatch):
     def no_room(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("domains.cache.atomic", no_room)
+    monkeypatch.setattr("bdl.domains.cache.atomic", no_room)
     require_equal(items(samples, VIEWS["cut"], cache), items(samples, VIEWS["cut"], None))
     assert not entries(cache)
 

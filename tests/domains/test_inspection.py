@@ -7,13 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from domains.datasets import Sample, find_samples
-from domains.inspection import find_flaws, flaw, same_frame, usable
-from domains.loading import TrainingSamples, View
-from domains.problem import Problem
-from runtime.config import DataConfig, DomainConfig
-from runtime.errors import UserError
-from tests.domains import layouts
+from bdl.domains.datasets import Sample, find_samples
+from bdl.domains.index import Index
+from bdl.domains.inspection import (
+    find_flaws,
+    inspect_domain,
+    same_frame,
+    usable,
+    usable_samples,
+)
+from bdl.domains.loading import TrainingSamples, View
+from bdl.domains.problem import Problem
+from bdl.runtime.config import DataConfig, DomainConfig
+from bdl.runtime.errors import UserError
+from tests.helpers import layouts
 
 
 def samples_of(root):
@@ -43,7 +50,7 @@ def damage_by_cutting(root):
 
 def damage_with_colours(root):
     layouts.image(root / "labels/00002.png")
-    return r"labels.00002\.png: is a RGB image, not a label map"
+    return r"labels.00002\.png: is a colour image, not a label map"
 
 
 DAMAGES = [
@@ -59,9 +66,8 @@ DAMAGES = [
 def test_a_flaw_is_named_in_one_line(tmp_path, damage):
     pattern = damage(layouts.gta5(tmp_path))
     samples = samples_of(tmp_path)
-    found = list(find_flaws(samples))
-    assert [sample.name for sample, _ in found] == ["00002"]
-    assert "\n" not in found[0][1]
+    ((sample, line),) = find_flaws(samples)
+    assert sample.name == "00002" and "\n" not in line
     with pytest.raises(UserError, match=pattern) as caught:
         usable(samples, "stop", "data.source")
     assert "1 of the 3 samples of data.source" in str(caught.value)
@@ -76,6 +82,68 @@ def test_skip_leaves_it_out_and_says_how_many(tmp_path, damage, caplog):
         samples = usable(samples_of(tmp_path), "skip", "data.source")
     assert [sample.name for sample in samples] == ["00001", "00003"]
     assert "data.source: 1 of 3 samples left out" in caplog.text
+
+
+def damage_in_the_middle(root):
+    file = root / "images/00002.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(file)
+    layouts.label(root / "labels/00002.png", layouts.ids(7, size=(64, 64)))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255  # the header and the end are whole
+    file.write_bytes(content)
+
+
+def damage_of_the_label(root):
+    file = root / "labels/00002.png"
+    layouts.image(root / "images/00002.png", size=(64, 64))
+    Image.effect_noise((64, 64), 90).save(file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def truncated_jpeg(root):
+    file = root / "images/00002.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(file, format="JPEG")
+    layouts.label(root / "labels/00002.png", layouts.ids(7, size=(64, 64)))
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "damage", [*DAMAGES, damage_in_the_middle, damage_of_the_label, truncated_jpeg]
+)
+def test_one_rule_says_what_may_be_used(tmp_path, damage):
+    """What check lists is what a run leaves out, or stops at; and training meets none of it."""
+    damage(layouts.gta5(tmp_path))
+    for on_error in ("stop", "skip"):
+        domain = DomainConfig(layout="gta5", root=str(tmp_path), on_error=on_error)
+        found = inspect_domain(domain, "data.source", True, Index(None), pixels=True)
+        assert [sample.name for sample in found.samples] == ["00001", "00003"]
+        (line,) = found.flaws
+        assert "00002.png" in line and "\n" not in line
+        if on_error == "stop":
+            with pytest.raises(UserError) as caught:
+                usable_samples(found, on_error, "data.source")
+            assert str(caught.value).startswith(line)
+            continue
+        assert inspect_domain(domain, "data.source", True, Index(None)).flaws == [line]
+        samples = usable_samples(found, on_error, "data.source")
+        training = TrainingSamples(samples, View(size=(16, 8)), seed=0, purpose="source")
+        assert not any(isinstance(training[number], UserError) for number in range(4))
+
+
+def test_all_that_is_wrong_is_listed(tmp_path):
+    layouts.gta5(tmp_path, count=5)
+    (tmp_path / "labels/00001.png").unlink()
+    (tmp_path / "images/00002.png").write_bytes(b"")
+    layouts.image(tmp_path / "labels/00003.png")
+    (tmp_path / "images/9.png").symlink_to(tmp_path / "images/nowhere.png")
+    domain = DomainConfig(layout="gta5", root=str(tmp_path))
+    found = inspect_domain(domain, "data.source", True, Index(None))
+    assert [sample.name for sample in found.samples] == ["00004", "00005"]
+    assert found.count == 6 and len(found.flaws) == 4
+    for text in ("9.png: is a link", "00001.png: no such label", "2.png: is not", "3.png: is a"):
+        assert sum(text in line for line in found.flaws) == 1
 
 
 def test_nothing_left_is_an_error_even_with_skip(tmp_path):
@@ -100,15 +168,14 @@ def test_a_missing_label_stops_or_is_left_out(tmp_path):
 def test_whole_data_sets_have_no_flaws(tmp_path, make):
     domain = DomainConfig(layout=make.__name__, root=str(make(tmp_path)))
     samples = find_samples(domain, "data.source", labelled=True)
-    counted = []
-    assert list(find_flaws(samples, lambda: counted.append(1))) == []
-    assert len(counted) == len(samples) == 3
+    assert find_flaws(samples) == find_flaws(samples, pixels=True) == [] and len(samples) == 3
 
 
 def test_an_image_without_label_is_looked_at_alone(tmp_path):
     layouts.image(tmp_path / "a.png")
-    assert flaw(Sample("a", tmp_path / "a.png", None)) is None
-    assert "no such file" in flaw(Sample("b", tmp_path / "b.png", None))
+    samples = [Sample(name, tmp_path / f"{name}.png", None) for name in "ab"]
+    ((sample, line),) = find_flaws(samples)
+    assert sample.name == "b" and "no such file" in line
 
 
 @pytest.mark.parametrize(
@@ -139,16 +206,15 @@ def problem(tmp_path, on_error):
 def test_what_a_result_depends_on_covers_the_samples_left_out(tmp_path):
     layouts.gta5(tmp_path / "gta5")
     layouts.cityscapes(tmp_path / "city")
-    whole = problem(tmp_path, "stop").settings("source")
-    assert problem(tmp_path, "skip").settings("source") == whole
+    whole = problem(tmp_path, "stop").source
+    assert problem(tmp_path, "skip").source == whole
     file = tmp_path / "gta5/images/00002.png"
     # Of the same number of bytes, so that only leaving it out tells.
     file.write_bytes(b"x" * file.stat().st_size)
     partial = problem(tmp_path, "skip")
-    assert partial.count("source") == 2
-    assert partial.settings("source") != whole
+    assert partial.source.count == 2 and partial.source.files != whole.files
     with pytest.raises(UserError, match=r"00002\.png"):
-        problem(tmp_path, "stop").count("source")
+        problem(tmp_path, "stop").source  # noqa: B018
 
 
 def test_the_target_labels_are_not_needed(tmp_path):
@@ -156,7 +222,7 @@ def test_the_target_labels_are_not_needed(tmp_path):
     layouts.cityscapes(tmp_path / "city")
     for file in (tmp_path / "city/gtFine/train").rglob("*.png"):
         file.unlink()
-    assert problem(tmp_path, "stop").count("target") == 3
+    assert problem(tmp_path, "stop").target.count == 3
 
 
 def test_translated_images_of_another_shape_keep_their_labels(tmp_path):
@@ -185,4 +251,4 @@ def test_an_encoding_that_the_label_space_lacks_is_named_by_its_key(tmp_path):
         Problem(config, tmp_path / "run")
     config.source.encoding = config.validation.encoding = "train_id"
     # The target's labels, counted by label ids in this layout, are never opened.
-    assert Problem(config, tmp_path / "run").encoding("target") == "label_id"
+    assert Problem(config, tmp_path / "run").layout("target").encoding == "label_id"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from domains.label_space import load_label_space
-from runtime.errors import UserError
+from bdl.domains.label_space import is_by_color, load_label_space
+from bdl.runtime.errors import UserError
 
 # Label id, colour as Cityscapes and the benchmark's tools have them, in the order of train ids.
 CITYSCAPES = {
@@ -99,6 +99,42 @@ def test_own_encodings_may_merge_ids(tmp_path):
     assert table[[4, 9, 1000, 0]].tolist() == [0, 0, 1, 255]
 
 
+def test_encodings_by_colour(tmp_path):
+    """Of the classes' own colours one is always there, unless two classes share one."""
+    more = 'encodings:\n  painted: {"#FFffFF": floor, "#010203": floor, "#000001": wall}\n'
+    space = own(tmp_path, CLASSES + more)
+    assert space.by_color == {"color", "painted"}
+    for encoding, expected in (
+        ("color", {0x0A141E: 0, 0xC80000: 1}),
+        ("painted", {0xFFFFFF: 0, 0x010203: 0, 0x000001: 1}),
+    ):
+        table = space.table(encoding)
+        assert is_by_color(table) and not is_by_color(space.table("train_id"))
+        assert {i: int(table[i]) for i in np.flatnonzero(table != 255)} == expected
+    assert load_label_space("cityscapes19").by_color == {"color"}
+    assert own(tmp_path, CLASSES.replace("[200, 0, 0]", "[10, 20, 30]")).by_color == set()
+
+
+def test_what_is_left_out_on_purpose(tmp_path):
+    space = own(tmp_path, CLASSES + "encodings: {mask: {0: floor, 255: wall, 7: null}}\n")
+    assert space.table("mask")[[0, 255, 7, 8]].tolist() == [0, 1, 255, 255]
+    assert space.left_out["mask"] == {7}
+    whole = load_label_space("cityscapes19")
+    for name in ("label_id", "synthia"):  # of the data sets' ids none is forgotten
+        listed = whole.encodings[name].keys() | whole.left_out[name]
+        assert listed == set(range(35 if name == "label_id" else 23))
+
+
+def test_names_are_text_as_it_is_written(tmp_path):
+    """YAML has no, yes, 007, 1.0 and dates for other things than text."""
+    names = ("no", "yes", "007", "1.0", "2024-11-02", "~/x")
+    classes = "".join(f"  - {{name: {name}, color: [1, 2, 3]}}\n" for name in names)
+    rest = "encodings:\n  on: {1: no, 2: yes, 3: 007}\nsubsets:\n  off: [yes, 1.0]\n"
+    space = own(tmp_path, f"classes:\n{classes}{rest}")
+    assert space.names == names
+    assert space.encodings["on"] == {1: 0, 2: 1, 3: 2} and space.subsets == {"off": (1, 3)}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -106,12 +142,18 @@ def test_own_encodings_may_merge_ids(tmp_path):
         ("- a", "it has no list 'classes'"),
         ("classes:\n  - road", "class 0 must be {name"),
         ("classes:\n  - {name: road}", "class 0 must be {name"),
+        ("classes:\n  - {name: null, color: [1, 2, 3]}", "class 0 has no name"),
+        (CLASSES + "encodings:\n  a: {1: floor, 1: wall}", "'1' is given again in line 6"),
         ("classes:\n  - {name: road, color: [1, 2]}", "not enough values"),
         ("classes:\n  - {name: road, color: [1, 2, 300]}", "three numbers from 0 to 255"),
         (CLASSES + "subset: {}", "unknown key 'subset'"),
         (CLASSES + "subsets:\n  few: [roof]", "'roof' is not among its classes"),
-        (CLASSES + "encodings:\n  a: {70000: floor}", "id 70000 is not in 0..65535"),
+        (CLASSES + "encodings:\n  a: {70000: floor}", "id 70000 is not in 0..65534"),
         (CLASSES + "encodings: [", "is not valid YAML"),
+        (CLASSES + "encodings: {a: [1]}", "a must be a mapping from ids, or colours"),
+        (CLASSES + 'encodings: {a: {"#000000": floor, 1: wall}}', "holds ids beside colours"),
+        (CLASSES + 'encodings: {a: {"#0000ff": floor, "#0000FF": wall}}', "given again"),
+        (CLASSES + 'encodings: {a: {"#0000": floor}}', "invalid literal"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path, text, reason):

@@ -2,19 +2,22 @@
 
 import itertools
 import logging
+import os
+import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domains.datasets import find_samples, images_of, layout_of, spread
-from domains.images import open_image, open_label
-from domains.label_space import load_label_space
-from runtime.config import DomainConfig
-from runtime.errors import UserError
-from tests.domains import layouts
+from bdl.domains.datasets import find_samples, images_of, layout_of, spread
+from bdl.domains.images import open_image, open_label
+from bdl.domains.label_space import load_label_space
+from bdl.runtime.config import DomainConfig
+from bdl.runtime.errors import UserError
+from tests.helpers import layouts
 
 
 def found(**settings) -> list:
@@ -118,6 +121,142 @@ def test_names_with_spaces_and_dots_in_a_list(tmp_path):
         layouts.image(tmp_path / f"images/{name}.png")
         layouts.label(tmp_path / f"labels/{name}.png", layouts.ids(0))
     assert listed(tmp_path, "frame.0001\nstreet one.png\n") == ["frame.0001", "street one"]
+
+
+def test_a_list_names_files_as_people_and_programs_do(tmp_path):
+    layouts.synthia(tmp_path)
+    lines = [
+        "# every second one",
+        "./RGB/0000002.png",
+        "",
+        f"{tmp_path}/RGB/0000000.png",
+        "  .\\RGB\\0000001.png ",
+    ]
+    assert listed(tmp_path, "\n".join(lines), layout="synthia") == ["0000002", "0000000", "0000001"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_list_is_read_with_its_mark_and_in_any_normal_form(tmp_path, encoding, form):
+    layouts.image(tmp_path / "images/straßé.png")
+    layouts.label(tmp_path / "labels/straßé.png", layouts.ids(0))
+    file = tmp_path / "list.txt"
+    file.write_bytes(unicodedata.normalize(form, "straßé.png\r\n").encode(encoding))
+    assert [s.name for s in found(root=str(tmp_path), list_file=str(file))] == ["straßé"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])
+def test_an_empty_list_says_so(tmp_path, text):
+    layouts.gta5(tmp_path)
+    with pytest.raises(UserError, match=r"data\.source\.list_file: .*list\.txt names no images"):
+        listed(tmp_path, text, layout="gta5")
+
+
+LINE = st.tuples(
+    st.integers(0, 4),
+    st.sampled_from(["{}", "./{}", "images/{}", "./images/{}", "images\\{}", "{root}/images/{}"]),
+    st.sampled_from(["", ".png"]),
+    st.sampled_from(["", " ", "\t"]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(LINE, max_size=8, unique_by=lambda line: line[0]), st.sampled_from(["\n", "\r\n"]))
+def test_a_list_is_the_order_of_its_lines(lines, newline):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        layouts.gta5(root, count=5)
+        written = [
+            space + form.format(f"{number + 1:05d}{ending}", root=root) + space
+            for number, form, ending, space in lines
+        ]
+        text = newline.join(["# a comment", *written, ""])
+        if not lines:
+            with pytest.raises(UserError, match="names no images"):
+                listed(root, text, layout="gta5")
+        else:
+            expected = [f"{number + 1:05d}" for number, *_ in lines]
+            assert listed(root, text, layout="gta5") == expected
+
+
+def test_labels_at_any_depth_lie_as_their_images_do(tmp_path):
+    for place in ("", "x/", "x/y/"):
+        layouts.image(tmp_path / f"images/{place}a.png")
+        layouts.label(tmp_path / f"truth/{place}a_L.png", layouts.ids(0))
+    samples = found(root=str(tmp_path), images="images/**/*.png", labels="truth/**/*_L.png")
+    assert [sample.name for sample in samples] == ["a", "x/a", "x/y/a"]
+    assert samples[2].label == tmp_path / "truth/x/y/a_L.png"
+
+
+@pytest.mark.parametrize("ending", ["PNG", "tif", "bmp"])
+def test_a_label_of_any_ending_is_found_by_a_star(tmp_path, ending):
+    layouts.image(tmp_path / "images/a.jpg")
+    layouts.label(tmp_path / f"labels/a.{ending}", layouts.ids(0))
+    samples = found(root=str(tmp_path), labels="labels/*")
+    assert samples[0].label == tmp_path / f"labels/a.{ending}"
+
+
+def test_images_and_labels_of_different_normal_forms_are_pairs(tmp_path):
+    for form, place in (("NFC", "images"), ("NFD", "labels")):
+        file = tmp_path / place / unicodedata.normalize(form, "straße é.png")
+        layouts.label(file, layouts.ids(0))
+    (sample,) = found(root=str(tmp_path))
+    assert sample.label is not None and sample.label.is_file()
+    assert sample.name == unicodedata.normalize("NFC", "straße é")
+
+
+def test_two_images_that_differ_in_normal_form_alone_are_refused(tmp_path):
+    for form in ("NFC", "NFD"):
+        layouts.image(tmp_path / "images" / unicodedata.normalize(form, "é.png"))
+    with pytest.raises(UserError, match="has the same name as"):
+        find_samples(DomainConfig(root=str(tmp_path)), "data.target", labelled=False)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("images\\*.png", r"\\ is no separator here, write images/\*\.png"),
+        ("images/*.heic", r"end with \.heic, which are not read"),
+        ("images/*.jpg", "check root and images"),
+        ("pictures/*", "check root and images"),
+        ("other/*", r"2 files whose ending is no image's: \.raw \(2\)"),
+        ("Images/*", "match only if case is ignored: images"),
+        ("", None),
+    ],
+)
+@pytest.mark.skipif(os.sep != "/", reason="\\ is a separator on Windows")
+def test_why_nothing_is_found(tmp_path, images, message):
+    layouts.gta5(tmp_path)
+    for name in "ab":
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / f"other/{name}.raw").touch()
+    domain = DomainConfig(root=str(tmp_path), images=images)
+    if message is None:  # as if it was not set
+        assert len(find_samples(domain, "data.target", labelled=False)) == 3
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        find_samples(domain, "data.target", labelled=False)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_passed_over_is_logged(tmp_path, caplog):
+    layouts.gta5(tmp_path)
+    (tmp_path / "images/._00001.png").touch()
+    (tmp_path / "images/Thumbs.db").touch()
+    logging.getLogger("bdl").propagate = True
+    with caplog.at_level(logging.INFO, "bdl"):
+        assert len(found(root=str(tmp_path), images="images/*")) == 3
+    assert "data.source: passed over: 1 hidden files or folders: images/._00001.png" in caplog.text
+    assert "passed over: 1 files whose ending is no image's: .db (1)" in caplog.text
+
+
+def test_patterns_may_lead_out_of_the_root(tmp_path):
+    layouts.gta5(tmp_path)
+    inside, label = tmp_path / "images", tmp_path / "labels/00001.png"
+    (sample, *_) = found(root=str(inside), images="*.png", labels="../labels/*.png")
+    assert sample.label is not None and sample.label.samefile(label)
+    (sample, *_) = found(root=str(inside), images="*.png", labels=f"{tmp_path}/labels/*.png")
+    assert sample.label == label
 
 
 def test_an_ambiguous_line_is_refused(tmp_path):

@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from domains.datasets import Sample
-from domains.loading import (
-    Cut,
+from bdl.domains.datasets import Sample
+from bdl.domains.loading import (
+    Crop,
     StepBatches,
     TrainingSamples,
     View,
     WholeImages,
-    draw_cut,
+    draw_crop,
     share,
     training_batches,
     whole_images,
 )
-from runtime.errors import UserError
+from bdl.runtime.errors import UserError
 
 
-def drawn(view: View, stored: tuple[int, int], count: int = 200) -> list[Cut]:
+def drawn(view: View, stored: tuple[int, int], count: int = 200) -> list[Crop]:
     random = np.random.default_rng(0)
-    return [draw_cut(view, stored, random) for _ in range(count)]
+    return [draw_crop(view, stored, random) for _ in range(count)]
 
 
 # Views and cuts
@@ -71,7 +71,7 @@ def test_about_every_second_is_mirrored():
 )
 def test_zoomed_crops_stay_inside_and_show_what_the_zoom_says(stored, low, more, seed):
     view = View(crop=(16, 12), scale=(low, low + more))
-    cut = draw_cut(view, stored, np.random.default_rng(seed))
+    cut = draw_crop(view, stored, np.random.default_rng(seed))
     left, top, right, bottom = cut.box
     assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
     # 16 pixels of the zoomed image; its width is rounded.
@@ -81,7 +81,7 @@ def test_zoomed_crops_stay_inside_and_show_what_the_zoom_says(stored, low, more,
 
 def test_a_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match="crop 64x20 is larger than the image, 48x32"):
-        draw_cut(View(crop=(64, 20)), (48, 32), np.random.default_rng(0))
+        draw_crop(View(crop=(64, 20)), (48, 32), np.random.default_rng(0))
 
 
 # Samples

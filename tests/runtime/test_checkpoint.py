@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from runtime.checkpoint import Checkpoint, Curves, remove_checkpoints
-from runtime.errors import UserError
-from translation.pool import FakePool
+from bdl.runtime.checkpoint import Checkpoint, Curves
+from bdl.runtime.errors import UserError
+from bdl.translation.pool import FakePool
 
 
 class Training:
@@ -61,8 +61,22 @@ def test_one_state_is_kept(fabric, tmp_path):
         "checkpoint-00000006.pt",
         "checkpoint.json",
     ]
-    remove_checkpoints(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoint-notes.pt", "checkpoint-00000003.pt.bak", "checkpoint-3.pt", "checkpoint-best.pth"],
+)
+def test_files_of_others_are_no_states_and_stay(fabric, tmp_path, name):
+    """Whatever their names begin with; what a kill left of one of ours goes."""
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "checkpoint-00000002.pt.bdl-partial").write_text("half")
+    training = Training(fabric, tmp_path, seed=0)
+    for step in (3, 6):
+        training.checkpoint.save(step)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not list(tmp_path.glob("*.bdl-partial"))
+    assert Training(fabric, tmp_path, seed=1).checkpoint.restore() == 6
 
 
 def test_a_kill_while_saving_leaves_the_state_before(fabric, tmp_path, monkeypatch):
@@ -77,7 +91,7 @@ def test_a_kill_while_saving_leaves_the_state_before(fabric, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("runtime.checkpoint.write_json", killed)
+        patch.setattr("bdl.runtime.checkpoint.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             training.checkpoint.save(4)
     resumed = Training(fabric, tmp_path, seed=1)

@@ -8,8 +8,8 @@ import warnings
 
 import pytest
 
-from runtime import console as module
-from runtime.console import Console, duration, log
+from bdl.runtime import console as module
+from bdl.runtime.console import Console, duration, log
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,13 @@ def test_messages_go_to_the_log_file_with_their_time(tmp_path, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hello 5\n", text)
 
 
+def test_a_name_that_is_no_text_is_escaped_in_the_log_file(tmp_path):
+    """What the system gives for a file's name in Latin-1."""
+    Console().log_to(tmp_path / "log.txt")
+    log.info("caf\udce9.png")
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith(" caf\\udce9.png\n")
+
+
 def test_each_run_of_a_process_has_a_log_file_of_its_own(tmp_path):
     """As those of an ablation, which are made one after the other."""
     console = Console()
@@ -101,7 +108,7 @@ def run_with_output_closed(code):
 
 def test_who_reads_the_output_may_close_it(tmp_path):
     said = (
-        "from pathlib import Path; from runtime.console import Console, log; input()\n"
+        "from pathlib import Path; from bdl.runtime.console import Console, log; input()\n"
         f"console = Console(); console.log_to(Path({str(tmp_path / 'log.txt')!r}))\n"
         "log.info('first'); log.info('second'); console.say('the result')\n"
     )
@@ -112,7 +119,7 @@ def test_who_reads_the_output_may_close_it(tmp_path):
 
 def test_what_only_prints_takes_a_closed_output_as_well():
     """`bdl --version | head -1` is no error and writes no traceback."""
-    said = "from commandline import parse; input(); parse(['--version'])\n"
+    said = "from bdl.commands.parser import parse; input(); parse(['--version'])\n"
     assert run_with_output_closed(said) == (0, "")
 
 

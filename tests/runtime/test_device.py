@@ -1,11 +1,15 @@
 """Devices and the draws that depend on nothing but their arguments."""
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from runtime.config import Config
-from runtime.device import (
+from bdl.runtime.config import Config
+from bdl.runtime.device import (
     channels_last,
     make_fabric,
     random_for,
@@ -14,7 +18,7 @@ from runtime.device import (
     seed_torch,
     sum_over_processes,
 )
-from runtime.errors import UserError
+from bdl.runtime.errors import UserError
 
 
 def test_draws_depend_on_seed_purpose_and_number():
@@ -74,6 +78,29 @@ def test_auto_precision_of_the_cpu_is_one_it_has():
 def test_what_the_machine_lacks_is_named(settings, message):
     with pytest.raises(UserError, match=message):
         make_fabric(Config(**settings))
+
+
+CALL = (
+    "import sys; from bdl import pipeline; "
+    "sys.exit(pipeline.main(['run', 'device=cpu', 'devices=2', 'translation.batch_size=2', "
+    "'segmentation.batch_size=2', 'out=' + sys.argv[1]]))"
+)
+
+
+@pytest.mark.parametrize("way", ["argument", "standard input"])
+def test_several_devices_need_a_script(tmp_path, way):
+    """Which the other processes run, too; from an interpreter alone there is none."""
+    arguments = ["-c", CALL] if way == "argument" else ["-"]
+    done = subprocess.run(
+        [sys.executable, *arguments, str(tmp_path / "run")],
+        input=CALL if way == "standard input" else None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: devices: is 2, but this Python runs no script .*\n", done.stderr)
+    assert not (tmp_path / "run/source-only").exists()
 
 
 def test_one_process_sums_to_itself(fabric):

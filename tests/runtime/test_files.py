@@ -8,13 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.files import (
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import (
     atomic,
     load_tensors,
+    partials,
     read_json,
     save_png,
     save_tensors,
+    tells_case_apart,
     write_json,
     write_text,
 )
@@ -42,6 +44,25 @@ def test_an_exception_without_an_old_file_leaves_none(tmp_path):
 def test_folders_are_made(tmp_path):
     write_text(tmp_path / "a/b/c.txt", "ü")
     assert (tmp_path / "a/b/c.txt").read_bytes() == "ü".encode()
+
+
+def test_partial_files_are_told_by_an_ending_of_our_own(tmp_path):
+    """What else is called partial is not ours, and what lies in other folders is not looked at."""
+    theirs = ["movie.mp4.partial", "old.partial/thesis.doc", "below/x.bdl-partial", "a.txt"]
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with atomic(tmp_path / "b.txt") as partial:
+        partial.write_text("half")
+        assert partials(tmp_path) == [partial]
+    assert partials(tmp_path) == [] == partials(tmp_path / "nowhere")
+    assert all((tmp_path / name).read_text() == "mine" for name in theirs)
+
+
+def test_whether_case_tells_names_apart_is_tried(tmp_path):
+    (tmp_path / "probe").touch()
+    assert tells_case_apart(tmp_path) is not (tmp_path / "PROBE").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["probe"]
 
 
 def test_json_comes_back(tmp_path):
@@ -119,3 +140,9 @@ def test_png_keeps_every_pixel(tmp_path):
     save_png(tmp_path / "a/x.png", image)
     with Image.open(tmp_path / "a/x.png") as found:
         assert found.format == "PNG" and found.tobytes() == image.tobytes()
+
+
+def test_a_name_that_is_no_text_is_escaped_in_a_page(tmp_path):
+    """What the system gives for a file's name in Latin-1."""
+    write_text(tmp_path / "page.html", "caf\udce9.png")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "caf\\udce9.png"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime.memory import PeakMemory
+from bdl.runtime.memory import PeakMemory
 
 MEGABYTES = 200
 

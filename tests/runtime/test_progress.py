@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from runtime.console import Console, log
+from bdl.runtime.console import Console, log
 
 
 def run_task(console: Console, steps: int = 3) -> None:
@@ -64,7 +64,7 @@ def test_a_terminal_shows_the_stage_and_the_run(monkeypatch: pytest.MonkeyPatch)
             file=screen, force_terminal=True, width=120, **{**options, "stderr": False}
         )
 
-    monkeypatch.setattr("runtime.console.RichConsole", terminal)
+    monkeypatch.setattr("rich.console.Console", terminal)
     console = Console()
     console.loop_place, console.loop_left = (2, 8), 100.0
     with console.track("k1/translator", 4) as task:

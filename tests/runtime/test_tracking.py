@@ -1,4 +1,4 @@
-"""TensorBoard logs: names in the loop's order, groups of values, what a restart voids."""
+"""TensorBoard logs: groups of values, what a restart voids."""
 
 from pathlib import Path
 
@@ -6,27 +6,11 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runtime.tracking import Tracker, log_name
-
-
-def test_logs_sort_as_the_loop_runs() -> None:
-    stages = ["source-only"]
-    for k in (1, 2):
-        stages += [f"k{k}/translator", f"k{k}/translated", f"k{k}/segmentation-0"]
-        for i in range(1, 6):
-            stages += [f"k{k}/pseudo-labels-{i}", f"k{k}/segmentation-{i}"]
-    names = [log_name(stage) for stage in stages]
-    assert names == sorted(names) and len(set(names)) == len(stages)
-    assert names[:4] == [
-        "k0-00-source-only",
-        "k1-00-translator",
-        "k1-01-translated",
-        "k1-02-segmentation-0",
-    ]
+from bdl.runtime.tracking import Tracker
 
 
 def test_values_are_grouped_by_what_they_are(tmp_path: Path) -> None:
-    with Tracker(tmp_path, "k1/segmentation-0", writing=True) as tracker:
+    with Tracker(tmp_path / "k1-02-segmentation-0") as tracker:
         tracker.scalars({"step": 10, "source": 0.5, "lr": 0.25})
         tracker.scalars({"step": 20, "source": 0.25, "IoU/road": 0.75})
         tracker.image("validation/a", np.zeros((2, 3, 3), np.uint8), 1)
@@ -42,15 +26,15 @@ def test_what_a_killed_process_logged_is_void(
 ) -> None:
     """It logged up to step 30; the next goes on from a state after step 15, with the row that was
     closed before it. The old files may have to stay, `viewed` by another program."""
-    with Tracker(tmp_path, "source-only", writing=True) as tracker:
+    place = tmp_path / "k0-00-source-only"
+    with Tracker(place) as tracker:
         for step in (10, 20, 30):
             tracker.scalars({"step": step, "source": 1.0})
-    place = tmp_path / "k0-00-source-only"
     (file,) = place.iterdir()
     file.rename(place / "events.out.tfevents.0.before")  # names sort by time, but for this second
     if viewed:
-        monkeypatch.setattr("runtime.tracking.shutil.rmtree", lambda *_, **__: None)
-    with Tracker(tmp_path, "source-only", writing=True) as tracker:
+        monkeypatch.setattr("bdl.runtime.tracking.shutil.rmtree", lambda *_, **__: None)
+    with Tracker(place) as tracker:
         tracker.begin([{"step": 10, "source": 1.0}])
         tracker.scalars({"step": 20, "source": 2.0})
     assert len(list(place.iterdir())) == (2 if viewed else 1)
@@ -58,8 +42,9 @@ def test_what_a_killed_process_logged_is_void(
     assert [(e.step, e.value) for e in log.Scalars("loss/source")] == [(10, 1.0), (20, 2.0)]
 
 
-def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    with Tracker(tmp_path, "source-only", writing=False) as tracker:
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Tracker(None) as tracker:
         tracker.begin([{"step": 1, "source": 1.0}])
         tracker.image("validation/a", np.zeros((2, 3, 3), np.uint8))
         tracker.text("configuration", "seed: 0")

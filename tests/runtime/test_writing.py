@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from runtime import writing
-from runtime.errors import UserError
-from runtime.writing import Writer
+from bdl.runtime import writing
+from bdl.runtime.errors import UserError
+from bdl.runtime.writing import Writer
 
 
 def fail() -> None:

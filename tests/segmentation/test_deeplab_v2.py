@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet101
 
-from runtime.errors import UserError
-from segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.runtime.errors import UserError
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 
 CLASSES = 5
 BLOCKS = {"layer1": 3, "layer2": 4, "layer3": 23, "layer4": 3}

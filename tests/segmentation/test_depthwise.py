@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from segmentation.networks import build_segmenter
-from segmentation.networks.depthwise import DepthwiseOnCpu, split_convolution
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.networks.depthwise import DepthwiseOnCpu, split_convolution
 
 
 def with_gradients(compute, maps: Tensor, convolution: nn.Conv2d) -> list[Tensor]:

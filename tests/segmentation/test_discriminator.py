@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
 
 
 @pytest.mark.parametrize("width", [4, 8])

@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from domains.datasets import Sample
-from domains.label_space import LabelSpace
-from domains.loading import WholeImages
-from runtime.errors import UserError
-from segmentation.evaluate import ConfusionMatrix, evaluate, mean_iou, prediction_path, summarize
-from segmentation.networks.base import Segmenter
-from segmentation.predict import probabilities
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import LabelSpace
+from bdl.domains.loading import WholeImages
+from bdl.runtime.errors import UserError
+from bdl.segmentation.evaluate import (
+    ConfusionMatrix,
+    evaluate,
+    mean_iou,
+    prediction_path,
+    summarize,
+)
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.predict import probabilities
 
 SPACE = LabelSpace(
     "tiny",
@@ -49,11 +55,11 @@ def test_confusion_matrix_by_hand():
     assert matrix.iou()[:3] == pytest.approx([2 / 4, 1 / 4, 0])
     assert math.isnan(matrix.iou()[3])
     summary = summarize(matrix, SPACE)
-    assert summary["miou"] == pytest.approx((1 / 2 + 1 / 4) / 3)  # without the class never seen
-    assert summary["warm"] == pytest.approx(3 / 8)
-    assert summary["rare"] is None
-    assert summary["iou"] == {"red": 0.5, "green": 0.25, "blue": 0, "never": None}
-    assert summary["confusion"] == matrix.counts.tolist()
+    assert summary.miou == pytest.approx((1 / 2 + 1 / 4) / 3)  # without the class never seen
+    assert summary.subsets["warm"] == pytest.approx(3 / 8)
+    assert summary.subsets["rare"] is None
+    assert summary.iou == [0.5, 0.25, 0, None]
+    assert summary.confusion == matrix.counts.tolist()
 
 
 def test_a_class_predicted_but_never_there_counts_as_0():
@@ -160,39 +166,33 @@ def images(tmp_path) -> list[Sample]:
     return samples
 
 
-def test_the_stage_by_hand(fabric, console, tmp_path, images):
+def test_the_stage_by_hand(run, tmp_path, images):
     whole = WholeImages(images, None, SPACE.table("shifted"))
-    options = {"size": None, "workers": 0, "frames": [1]}
-    metrics = evaluate(fabric, console, "t", tmp_path, Colors(), whole, SPACE, **options)
+    metrics = evaluate(run, tmp_path, Colors(), whole, SPACE, size=None, frames=[1])
     # Each image: red hits 3 of 3 and stands once where blue is; green hits 2 of 3; blue none of 1.
-    assert metrics["confusion"] == [[6, 0, 0, 0], [0, 4, 2, 0], [2, 0, 0, 0], [0, 0, 0, 0]]
-    assert metrics["iou"]["red"] == pytest.approx(6 / 8)
-    assert metrics["iou"]["green"] == pytest.approx(4 / 6)
-    assert (metrics["iou"]["blue"], metrics["iou"]["never"]) == (0, None)
-    assert metrics["miou"] == pytest.approx((6 / 8 + 4 / 6) / 3)
-    assert metrics["images"] == 2
+    assert metrics.confusion == [[6, 0, 0, 0], [0, 4, 2, 0], [2, 0, 0, 0], [0, 0, 0, 0]]
+    assert metrics.iou == [pytest.approx(6 / 8), pytest.approx(4 / 6), 0, None]
+    assert metrics.miou == pytest.approx((6 / 8 + 4 / 6) / 3)
+    assert metrics.images == 2
     assert not prediction_path(tmp_path, 0).exists()
     with Image.open(prediction_path(tmp_path, 1)) as prediction:
         assert np.asarray(prediction).tolist() == [[0, 1, 2, 0]] * 2
 
 
-def test_scored_at_the_labels_size(fabric, console, tmp_path, images):
+def test_scored_at_the_labels_size(run, tmp_path, images):
     """Images used at half the size of their labels: the prediction is brought to the labels'."""
     whole = WholeImages(images, (2, 1), SPACE.table("shifted"))
-    options = {"size": None, "workers": 0, "frames": []}
-    metrics = evaluate(fabric, console, "t", tmp_path, Colors(), whole, SPACE, **options)
-    assert np.sum(metrics["confusion"]) == 2 * 7
+    metrics = evaluate(run, tmp_path, Colors(), whole, SPACE, size=None, frames=[])
+    assert np.sum(metrics.confusion) == 2 * 7
 
 
-def test_scored_at_a_given_size_labels_are_resized_by_nearest(fabric, console, tmp_path, images):
+def test_scored_at_a_given_size_labels_are_resized_by_nearest(run, tmp_path, images):
     whole = WholeImages(images, None, SPACE.table("shifted"))
-    options = {"size": (8, 4), "workers": 0, "frames": []}
-    metrics = evaluate(fabric, console, "t", tmp_path, Colors(), whole, SPACE, **options)
-    assert np.sum(metrics["confusion"], 1).tolist() == [24, 24, 8, 0]
+    metrics = evaluate(run, tmp_path, Colors(), whole, SPACE, size=(8, 4), frames=[])
+    assert np.sum(metrics.confusion, 1).tolist() == [24, 24, 8, 0]
 
 
-def test_labels_of_another_encoding_are_noticed(fabric, console, tmp_path, images):
+def test_labels_of_another_encoding_are_noticed(run, tmp_path, images):
     whole = WholeImages(images, None, SPACE.table("train_id"))
-    options = {"size": None, "workers": 0, "frames": []}
     with pytest.raises(UserError, match=r"no pixel .* check data\.validation\.encoding"):
-        evaluate(fabric, console, "t", tmp_path, Colors(), whole, SPACE, **options)
+        evaluate(run, tmp_path, Colors(), whole, SPACE, size=None, frames=[])

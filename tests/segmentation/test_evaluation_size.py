@@ -9,16 +9,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from domains.datasets import find_samples
-from domains.label_space import load_label_space
-from domains.loading import WholeImages
-from runtime.config import Config, DomainConfig
-from runtime.console import Console
-from runtime.device import make_fabric
-from segmentation.evaluate import evaluate, prediction_path
-from segmentation.networks.base import Segmenter
-from segmentation.score import find_pairs, score
-from tests.domains import layouts
+from bdl.domains.datasets import find_samples
+from bdl.domains.label_space import load_label_space
+from bdl.domains.loading import WholeImages
+from bdl.runtime.config import Config, DomainConfig
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.run import Run
+from bdl.segmentation.evaluate import evaluate
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.score import find_pairs, score
+from bdl.segmentation.stages import prediction_path
+from tests.helpers import layouts
 
 SPACE = load_label_space("cityscapes19")
 INPUT, FULL = (32, 16), (64, 32)  # width, height: as 1024x512 is to 2048x1024
@@ -56,19 +58,8 @@ def validation(root: Path) -> WholeImages:
 def evaluated(network: Fixed, folder: Path, images: WholeImages, size: tuple[int, int] | None):
     config = Config()
     config.device = "cpu"
-    fabric, console = make_fabric(config), Console(speaking=False)
-    return evaluate(
-        fabric,
-        console,
-        "evaluation",
-        folder,
-        network,
-        images,
-        SPACE,
-        size=size,
-        workers=0,
-        frames=range(len(images)),
-    )
+    run = Run(folder, make_fabric(config), Console(speaking=False))
+    return evaluate(run, folder, network, images, SPACE, size, frames=range(len(images)))
 
 
 @pytest.mark.parametrize("size", [None, FULL])
@@ -99,6 +90,7 @@ def test_all_three_means_are_those_of_score(tmp_path, network):
     pairs = find_pairs(tmp_path / "predictions", tmp_path / "cityscapes/gtFine/val")
     assert pairs.encoding == "label_id" and len(pairs.files) == 2
     scores = score(pairs.files, SPACE, SPACE.table("label_id"))
-    assert {key: found[key] for key in scores} == scores
     assert set(scores) == {"miou", "miou16", "miou13", "iou"}
+    iou = dict(zip(SPACE.names, found.iou, strict=True))
+    assert {"miou": found.miou, "iou": iou, **found.subsets} == scores
     assert 0 < scores["miou"] < 1

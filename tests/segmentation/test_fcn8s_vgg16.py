@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
 
 CLASSES = 3
 CONVOLUTIONS = [2, 2, 3, 3, 3]  # before each of the five poolings

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from segmentation import losses
+from bdl.segmentation import losses
 
 
 def test_cross_entropy_is_the_mean_over_labelled_pixels():

@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 
-from runtime.errors import UserError
-from segmentation.networks import build_segmenter, timm_backbone
-from segmentation.networks.base import Normalization, Segmenter, caffe_normalization, upsample
-from segmentation.networks.timm_backbone import ImageFeatures, packaged_backbone
+from bdl.runtime.errors import UserError
+from bdl.segmentation import packaged_weights
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.networks.base import Normalization, Segmenter, caffe_normalization, upsample
+from bdl.segmentation.networks.timm_backbone import ImageFeatures
 
 OPTIONS = {
     "compact": {"width": 4, "dilations": [1, 2]},
@@ -186,14 +187,20 @@ def test_features_of_images_are_the_backbones_pooled():
     assert found.shape == (2, 1280) and not found.requires_grad
     assert torch.allclose(found, maps.mean((2, 3)), atol=1e-5)
     assert not torch.allclose(found[0], found[1], atol=0.01)
-    assert packaged_backbone("resnet50") == packaged_backbone("tf_efficientnet_lite0")
+    assert packaged_weights.packaged_backbone("resnet50") == packaged_weights.packaged_backbone(
+        "tf_efficientnet_lite0"
+    )
 
 
 def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
     found = {"tf_efficientnet_lite1": "weights.pth"}
-    monkeypatch.setattr(timm_backbone, "packaged_weights", found.get)
-    assert packaged_backbone("tf_efficientnet_lite1") == "tf_efficientnet_lite1"
-    assert packaged_backbone("resnet50") is packaged_backbone("compact") is None
+    monkeypatch.setattr(packaged_weights, "packaged_weights", found.get)
+    assert packaged_weights.packaged_backbone("tf_efficientnet_lite1") == "tf_efficientnet_lite1"
+    assert (
+        packaged_weights.packaged_backbone("resnet50")
+        is packaged_weights.packaged_backbone("compact")
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
             "segmentation.options.frozen_statistics: is 'maybe', must be true or false",
         ),
         ("timm:no_such_net", {}, "segmentation.network: timm cannot make 'no_such_net'"),
-        ("timm:vit_tiny_patch16_224", {"pretrained": False}, "gives no maps of stride 8"),
+        ("timm:legacy_xception", {"pretrained": False}, "gives no maps that cover an image"),
     ],
 )
 def test_what_cannot_be_built_is_named(name, options, message):

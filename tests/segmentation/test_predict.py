@@ -4,9 +4,9 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from segmentation.networks import build_segmenter
-from segmentation.networks.base import upsample
-from segmentation.predict import frozen_scores, upsampled_argmax
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.networks.base import upsample
+from bdl.segmentation.predict import frozen_scores, upsampled_argmax
 
 SIZES = [(40, 60), (33, 97), (7, 9), (5, 9), (3, 4), (1, 1), (20, 1), (1, 20)]
 

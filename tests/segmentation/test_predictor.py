@@ -1,6 +1,8 @@
 """Predictions on photos: the same labels as evaluation, at any size, by windows, flips, scales."""
 
 import itertools
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,56 +13,37 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from domains.images import open_label, to_tensor, to_unit
-from domains.label_space import load_label_space
-from pipeline import main
-from runtime.config import SegmentationConfig
-from runtime.errors import UserError
-from runtime.files import write_json
-from runtime.stages import MANIFEST
-from segmentation.networks import build_segmenter
-from segmentation.networks.base import Segmenter
-from segmentation.predict import probabilities, window_starts, windowed_probabilities
-from segmentation.predictor import (
+from bdl.domains.images import open_image
+from bdl.domains.tensors import to_tensor, to_unit
+from bdl.reports.records import Row
+from bdl.runtime.console import Console, log
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import tells_case_apart, write_json
+from bdl.segmentation import predictor as predictor_module
+from bdl.segmentation.checkpoint import RESULT
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.predict import probabilities, window_starts, windowed_probabilities
+from bdl.segmentation.prediction_record import PredictionRecord
+from bdl.segmentation.predictor import (
+    Predicted,
     Predictor,
     find_photos,
     find_segmenter,
-    open_photo,
     overlay,
+    predict_files,
     trained_size,
 )
-from segmentation.train import RESULT, save_segmenter
-
-SPACE = load_label_space("camvid11")
+from tests.helpers.predictor import SPACE, make_network, photo, save
 
 
 @pytest.fixture(scope="module")
 def network() -> Segmenter:
-    torch.manual_seed(0)
-    built = build_segmenter("compact", SPACE.num_classes, width=4)
-    for module in built.modules():  # else all classes score alike and every argmax is a tie
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.3)
-    return built.eval()
-
-
-def save(file: Path, network: Segmenter, settings: dict | None = None) -> Path:
-    config = SegmentationConfig(network="compact", options={"width": 4})
-    save_segmenter(file, network, config, SPACE)
-    if settings is not None:
-        record = {"fingerprint": "", "inputs": {}, "files": 1, "seconds": 0.0}
-        write_json(file.parent / MANIFEST, {**record, "settings": settings})
-    return file
+    return make_network()
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, network: Segmenter) -> Path:
     return save(tmp_path / "model" / RESULT, network)
-
-
-def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), np.uint8)
-    return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def test_a_photo_gets_the_labels_that_evaluation_gives(checkpoint: Path) -> None:
@@ -139,24 +122,59 @@ def test_windows_cover_every_pixel_and_stay_inside(length: int, window: int) -> 
     assert all(step <= max(1, 2 * window // 3) for step in steps)
 
 
+def rows_in(folder: Path, *rows: tuple[int, int, str | None]) -> None:
+    content = [
+        Row(f"k{k}/segmentation-{i}", k, i, 0.427, {}, {}, 1.0, note).as_json()
+        for k, i, note in rows
+    ]
+    write_json(folder / "results.json", content)
+
+
 def test_a_run_folder_means_its_last_finished_network(tmp_path: Path, network: Segmenter) -> None:
-    settings = {"source": {"size": [40, 20]}, "target": {"size": [64, 32]}}
-    save(tmp_path / "source-only" / RESULT, network, settings)
-    for name in ("k2/segmentation-0", "k10/segmentation-0", "k9/segmentation-3"):
-        save(tmp_path / name / RESULT, network, settings)
+    save(tmp_path / "source-only" / RESULT, network, {})
+    for k, i in ((2, 0), (10, 0), (9, 3)):
+        save(tmp_path / f"k{k}/segmentation-{i}" / RESULT, network, {}, k, i)
     save(tmp_path / "k11/segmentation-0" / RESULT, network)  # has no manifest: not finished
     assert find_segmenter(tmp_path) == tmp_path / "k10/segmentation-0" / RESULT
     assert find_segmenter(tmp_path / "k9/segmentation-3").parent.name == "segmentation-3"
 
 
+def test_a_run_folder_means_the_last_network_that_its_results_name(
+    tmp_path: Path,
+    network: Segmenter,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever else lies there; and one line says which, and if it is not the configuration's."""
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(log, "handlers", [])  # of an earlier test's console
+    for k, i in ((1, 0), (2, 1), (3, 0)):
+        save(tmp_path / f"k{k}/segmentation-{i}" / RESULT, network, {}, k, i)
+    rows_in(tmp_path, (2, 1, None), (1, 0, None))
+    caplog.set_level("INFO", log.name)
+    assert find_segmenter(tmp_path) == tmp_path / "k2/segmentation-1" / RESULT
+    (line,) = caplog.messages
+    assert line == f"{tmp_path}: takes k2/segmentation-1, M(2,1), mIoU 42.7 %"
+    caplog.clear()
+    rows_in(tmp_path, (1, 0, None), (2, 1, "made from an earlier k1/translator"))
+    assert find_segmenter(tmp_path) == tmp_path / "k2/segmentation-1" / RESULT
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert warning.message.endswith("mIoU 42.7 %; made from an earlier k1/translator")
+    rows_in(tmp_path, (2, 0, None))
+    with pytest.raises(UserError, match=r"segmenter\.pt: no such file, though results\.json"):
+        find_segmenter(tmp_path)
+
+
 def test_photos_are_taken_to_the_width_of_training(tmp_path: Path, network: Segmenter) -> None:
     """The target's, else the source's; and keeping their shape."""
-    both = {"source": {"size": [40, 20]}, "target": {"size": [64, 32]}}
+    both = {"data.source": {"size": [40, 20]}, "data.target": {"size": [64, 32]}}
     file = save(tmp_path / "a" / RESULT, network, both)
     assert trained_size(file) == (64, 32)
-    source_only = save(tmp_path / "b" / RESULT, network, {"source": {"size": [40, 20]}})
+    unseen = {"data.source": {"size": [40, 20]}, "data.target": None}
+    source_only = save(tmp_path / "b" / RESULT, network, unseen)
     assert trained_size(source_only) == (40, 20)
-    as_stored = save(tmp_path / "c" / RESULT, network, {"target": {"size": None}})
+    as_stored = save(tmp_path / "c" / RESULT, network, {"data.target": {"size": None}})
     assert trained_size(as_stored) is None
     assert trained_size(save(tmp_path / "d" / RESULT, network)) is None
     by_default = Predictor(file, device="cpu").probabilities(photo(48, 36))
@@ -182,7 +200,7 @@ def test_photos_are_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # held so that the picture must be turned by 90 degrees
     photo(48, 32).save(tmp_path / "a.jpg", exif=exif)
-    assert open_photo(tmp_path / "a.jpg").size == (32, 48)
+    assert open_image(tmp_path / "a.jpg").size == (32, 48)
 
 
 def test_an_overlay_is_half_photo_half_color() -> None:
@@ -194,37 +212,134 @@ def test_an_overlay_is_half_photo_half_color() -> None:
     assert abs(pixels - expected).max() <= 1
 
 
-def test_command_writes_labels_overlays_and_probabilities(
-    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture
-) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
-    (photos / "trip").mkdir(parents=True)
-    photo(seed=1).save(photos / "a.png")
-    photo(30, 20, seed=2).save(photos / "trip" / "b.jpg", quality=95)
-    arguments = ["predict", "--checkpoint", str(checkpoint), "--images", str(photos)]
-    arguments += ["--out", str(out), "--device", "cpu", "--quiet"]
-    assert main([*arguments, "--probabilities"]) == 0
-    assert main(arguments) == 0  # its own results, inside the folder, are no photos
-    assert capsys.readouterr().out == ""
-    made = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
-    assert made == {
-        "labels/a.png",
-        "labels/trip/b.png",
-        "overlays/a.jpg",
-        "overlays/trip/b.jpg",
-        "probabilities/a.npz",
-        "probabilities/trip/b.npz",
+@pytest.fixture
+def predict(tmp_path: Path, checkpoint: Path) -> Callable[..., Predicted]:
+    """predict(network=checkpoint, **options) of the photos below photos/ into out/."""
+    for number in range(3):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        photo(seed=number).save(tmp_path / f"photos/{number}.png")
+
+    def call(network: Path = checkpoint, out: str = "out", **options: object) -> Predicted:
+        predictor = Predictor(network, device="cpu", **options)
+        (tmp_path / out).mkdir(exist_ok=True)
+        photos = find_photos(tmp_path / "photos", tmp_path / out)
+        return predict_files(predictor, Console(speaking=False), photos, tmp_path / out, False)
+
+    return call
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
     }
-    predictor = Predictor(checkpoint, device="cpu")
-    for name, file in {"a": photos / "a.png", "trip/b": photos / "trip" / "b.jpg"}.items():
-        labels = np.asarray(open_label(out / "labels" / f"{name}.png"))
-        assert np.array_equal(labels, predictor(file))
-        with np.load(out / "probabilities" / f"{name}.npz", allow_pickle=False) as content:
-            assert content["probabilities"].dtype == np.float16
-            assert tuple(content["classes"]) == SPACE.names
-            assert np.allclose(content["probabilities"].sum(0), 1, atol=5e-3)
-    image = Image.open(out / "labels" / "a.png")
-    assert image.getpalette()[:33] == SPACE.palette()[:33]
+
+
+def test_what_is_done_is_not_done_again(
+    tmp_path: Path, predict: Callable, network: Segmenter
+) -> None:
+    assert predict() == Predicted(3, 0, 0)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/labels").iterdir()}
+    assert predict() == Predicted(0, 3, 0)
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out/labels").iterdir()} == before
+    photo(seed=9).save(tmp_path / "photos/1.png")  # another photo
+    (tmp_path / "out/overlays/2.jpg").unlink()
+    assert predict() == Predicted(2, 1, 0)
+    assert predict(flip=True) == Predicted(3, 0, 0)  # other settings
+    other = save(tmp_path / "other" / RESULT, network.train(False))
+    assert predict(other, flip=True) == Predicted(0, 3, 0)  # the same network elsewhere
+
+
+@pytest.mark.parametrize("place", ["labels/1.png", "overlays/1.jpg"])
+def test_nothing_of_others_is_replaced(tmp_path: Path, predict: Callable, place: str) -> None:
+    theirs = tmp_path / "out" / place
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"mine")
+    with pytest.raises(
+        UserError, match=r"1\.(png|jpg): is there already.*another folder with --out"
+    ):
+        predict()
+    assert contents(tmp_path / "out") == {place: b"mine"}
+
+
+def test_a_prediction_that_was_corrected_by_hand_is_the_users(
+    tmp_path: Path, predict: Callable
+) -> None:
+    predict()
+    (tmp_path / "out/labels/1.png").write_bytes(b"corrected by hand")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UserError, match=r"labels.1\.png: is there already"):
+        predict(flip=True)
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("moment", ["labels", "overlays", "record"])
+def test_it_goes_on_where_it_was_killed(
+    tmp_path: Path, predict: Callable, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    expected = predict(out="whole")
+    assert expected == Predicted(3, 0, 0)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        target = {
+            "labels": (predictor_module, "write_labels"),
+            "overlays": (predictor_module, "overlay"),
+            "record": (PredictionRecord, "finish"),
+        }[moment]
+        patched.setattr(*target, kill)
+        predict()
+    with open(tmp_path / "out/predictions.jsonl", "a") as record:
+        record.write('{"photo": "2", "fi')  # what a power cut leaves of a line
+    assert predict() == Predicted(3, 0, 0)
+    for kind in ("labels", "overlays"):
+        assert contents(tmp_path / "out" / kind) == contents(tmp_path / "whole" / kind)
+
+
+def test_photos_that_cannot_be_read_are_left_out(
+    tmp_path: Path, predict: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "photos/1.png").write_bytes(b"no photo")
+    predictor = Predictor(tmp_path / "model" / RESULT, device="cpu")
+    console = Console(speaking=False)
+    logging.getLogger("bdl").setLevel(logging.INFO)
+    logging.getLogger("bdl").propagate = True
+    photos = find_photos(tmp_path / "photos", tmp_path / "out")
+    made = predict_files(predictor, console, photos, tmp_path / "out", False)
+    assert made == Predicted(2, 0, 1) and "1.png: is not a readable image" in caplog.text
+    for number in (0, 2):
+        (tmp_path / f"photos/{number}.png").write_bytes(b"no photo")
+    with pytest.raises(UserError, match="so it is with all 3 photos"):
+        predict(out="other")
+
+
+def test_its_own_results_and_hidden_files_are_no_photos(tmp_path: Path, predict: Callable) -> None:
+    predict(out="photos")
+    (tmp_path / "photos/._0.png").write_bytes(b"")
+    predict(out="photos/old")
+    assert set(find_photos(tmp_path / "photos", tmp_path / "out")) == {"0", "1", "2"}
+    assert predict(out="photos") == Predicted(0, 3, 0)
+
+
+def test_names_that_differ_in_case_do_not_replace_each_other(
+    tmp_path: Path, predict: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos/a").mkdir()
+    photo(seed=1).save(tmp_path / "photos/a/x.png")
+    photo(seed=2).save(tmp_path / "photos/a/X.jpg")
+    if tells_case_apart(tmp_path):
+        assert predict(out="apart") == Predicted(5, 0, 0)
+        assert (tmp_path / "apart/labels/a/x.png").is_file()
+    monkeypatch.setattr(predictor_module, "tells_case_apart", lambda folder: False)
+    with pytest.raises(UserError, match=r"differs from that of .* only in case"):
+        predict()
+    assert not contents(tmp_path / "out")
 
 
 def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -232,38 +347,3 @@ def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"a\.png.*same name as a\.jpg"):
         find_photos(tmp_path, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"--images": "nowhere"}, "nowhere: no such file or folder"),
-        ({"--images": "empty"}, "empty: holds no images"),
-        ({"--images": "broken.png"}, "broken.png: is not a readable image"),
-        ({"--checkpoint": "nowhere"}, "nowhere: no such file or folder"),
-        ({"--checkpoint": "empty"}, "empty: holds no finished segmentation network"),
-        ({"--checkpoint": "broken.png"}, "broken.png: cannot be read as a weights file"),
-        ({"--out": "broken.png"}, "--out: "),
-        ({"--size": ["4", "4"]}, "size: is 4 4"),
-        ({"--scales": ["0"]}, "scales: must be one or more numbers above 0"),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(
-    tmp_path: Path,
-    checkpoint: Path,
-    capsys: pytest.CaptureFixture,
-    change: dict,
-    message: str,
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.png").write_bytes(b"not an image")
-    photo().save(tmp_path / "a.png")
-    options = {"--checkpoint": str(checkpoint), "--images": "a.png", "--out": "out"} | change
-    arguments = ["predict", "--device", "cpu"]
-    for name, values in options.items():
-        listed = [values] if isinstance(values, str) else values
-        in_folder = name in ("--checkpoint", "--images", "--out")
-        arguments += [name, *(str(tmp_path / v) if in_folder else v for v in listed)]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import resnet101, vgg16
 
-import pipeline
-from segmentation.networks.base import caffe_normalization
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
-from segmentation.pretrained import deeplab_v2_from_resnet101, fcn8s_from_vgg16
+from bdl import pipeline
+from bdl.segmentation.networks.base import caffe_normalization
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from bdl.segmentation.pretrained import deeplab_v2_from_resnet101, fcn8s_from_vgg16
 
 VGG_CONVOLUTIONS = {
     "conv1_1": 0,

@@ -9,18 +9,19 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 from torch import nn
 
-from domains.datasets import Sample
-from domains.label_space import load_label_space
-from domains.loading import WholeImages
-from runtime.config import PseudoLabelConfig
-from segmentation.networks.base import Segmenter
-from segmentation.pseudo_labels import ClassThresholds, make_pseudo_labels, pseudo_label_path
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import load_label_space
+from bdl.domains.loading import WholeImages
+from bdl.runtime.config import PseudoLabelConfig
+from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.pseudo_labels import ClassThresholds, make_pseudo_labels
+from bdl.segmentation.stages import pseudo_label_path
 
 CLASSES = 4
 
 
 def plain(
-    labels: np.ndarray, confidence: np.ndarray, portion: float = 0.5, cap: float = 0.9
+    labels: np.ndarray, confidence: np.ndarray, quantile: float = 0.5, max_threshold: float = 0.9
 ) -> list[float]:
     """The thresholds by a sort in float64."""
     thresholds = []
@@ -30,8 +31,8 @@ def plain(
             thresholds.append(0.0)
             continue
         # Python's round takes halves to the even neighbour.
-        place = min(round(portion * len(values)), len(values) - 1)
-        thresholds.append(min(float(values[place]), cap))
+        place = min(round(quantile * len(values)), len(values) - 1)
+        thresholds.append(min(float(values[place]), max_threshold))
     return thresholds
 
 
@@ -43,7 +44,7 @@ def thresholds_of(labels, confidence, **options) -> list[float]:
 
 @st.composite
 def pixels(draw):
-    """Labels and confidences; few distinct values, so that ties and the cap come up."""
+    """Labels and confidences; few distinct values, so that ties and max_threshold come up."""
     count = draw(st.integers(0, 60))
     labels = draw(npst.arrays(np.int64, count, elements=st.integers(0, CLASSES - 1)))
     level = st.one_of(
@@ -64,16 +65,16 @@ def pixels(draw):
     return labels, draw(npst.arrays(np.float32, count, elements=level))
 
 
-PORTIONS = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
-CAPS = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.floats(0, 1))
+QUANTILES = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
+LIMITS = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.floats(0, 1))
 
 
 @settings(deadline=None, max_examples=200)
-@given(pixels=pixels(), portion=PORTIONS, cap=CAPS)
-@example(pixels=(np.zeros(0, np.int64), np.zeros(0, np.float32)), portion=0.5, cap=0.9)
-def test_thresholds_equal_a_plain_sort(pixels, portion, cap):
-    found = thresholds_of(*pixels, portion=portion, cap=cap)
-    assert found == plain(*pixels, portion, cap)
+@given(pixels=pixels(), quantile=QUANTILES, max_threshold=LIMITS)
+@example(pixels=(np.zeros(0, np.int64), np.zeros(0, np.float32)), quantile=0.5, max_threshold=0.9)
+def test_thresholds_equal_a_plain_sort(pixels, quantile, max_threshold):
+    found = thresholds_of(*pixels, quantile=quantile, max_threshold=max_threshold)
+    assert found == plain(*pixels, quantile, max_threshold)
 
 
 @settings(deadline=None, max_examples=40)
@@ -86,10 +87,10 @@ def test_many_updates_are_one(pixels, cuts):
 
 
 @settings(deadline=None, max_examples=40)
-@given(pixels=pixels(), cut=st.integers(0, 60), portion=PORTIONS)
-def test_processes_together_get_the_thresholds_of_all_pixels(pixels, cut, portion):
+@given(pixels=pixels(), cut=st.integers(0, 60), quantile=QUANTILES)
+def test_processes_together_get_the_thresholds_of_all_pixels(pixels, cut, quantile):
     """Two processes: each sums what both have counted, in as many exchanges."""
-    shares = [ClassThresholds(CLASSES, portion), ClassThresholds(CLASSES, portion)]
+    shares = [ClassThresholds(CLASSES, quantile), ClassThresholds(CLASSES, quantile)]
     for share, part in zip(shares, (slice(None, cut), slice(cut, None)), strict=True):
         share.update(pixels[0][part], pixels[1][part])
     # What the other process sends, exchange by exchange; with it, its later counts are right.
@@ -107,7 +108,7 @@ def test_processes_together_get_the_thresholds_of_all_pixels(pixels, cut, portio
         for rank in (0, 1):
             sent[rank] = []
             found.append(shares[rank].values(lambda counts, rank=rank: exchange(rank, counts)))
-    expected = plain(*pixels, portion)
+    expected = plain(*pixels, quantile)
     assert found[0].tolist() == found[1].tolist() == expected
 
 
@@ -184,7 +185,7 @@ def corner_aligned(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return maps
 
 
-def test_the_stage_equals_a_plain_implementation(fabric, console, tmp_path):
+def test_the_stage_equals_a_plain_implementation(run, tmp_path):
     space = load_label_space("camvid11")
     random = np.random.default_rng(0)
     network = Linear(space.num_classes)
@@ -203,25 +204,22 @@ def test_the_stage_equals_a_plain_implementation(fabric, console, tmp_path):
         confidence.append(maps.max(0))
     folder = tmp_path / "out"
     metrics = make_pseudo_labels(
-        fabric,
-        console,
-        "pseudo-labels",
+        run,
         folder,
         network,
         [WholeImages(samples, None)],
         None,
         space,
-        PseudoLabelConfig(portion=0.3, cap=0.6),
-        workers=0,
+        PseudoLabelConfig(quantile=0.3, max_threshold=0.6),
     )
     kept_of = dict.fromkeys(space.names, 0)
     limits = {}
     for train_id, name in enumerate(space.names):
         values = np.sort(np.array(confidence)[np.array(labels) == train_id])
         limits[name] = min(values[round(0.3 * len(values))], 0.6) if len(values) else 0.0
-        assert metrics["classes"][name]["threshold"] == pytest.approx(limits[name], abs=1e-6)
-        assert metrics["classes"][name]["predicted"] == len(values)
-    assert sum(limit == 0.6 for limit in limits.values()) >= 1  # the cap had a part
+        assert metrics.classes[train_id].threshold == pytest.approx(limits[name], abs=1e-6)
+        assert metrics.classes[train_id].predicted == len(values)
+    assert sum(limit == 0.6 for limit in limits.values()) >= 1  # max_threshold had a part
     assert sum(0 < limit < 0.6 for limit in limits.values()) >= 2
     by_id = np.array(list(limits.values()))
     for sample, predicted, sure in zip(samples, labels, confidence, strict=True):
@@ -234,14 +232,14 @@ def test_the_stage_equals_a_plain_implementation(fabric, console, tmp_path):
         assert set(np.unique(found[~clear])) <= set(np.unique(predicted[~clear])) | {255}
         for train_id, name in enumerate(space.names):
             kept_of[name] += int((found == train_id).sum())
-    for name, item in metrics["classes"].items():
-        assert kept_of[name] == round(item["kept"] * item["predicted"])
-    assert metrics["kept"] == pytest.approx(sum(kept_of.values()) / (4 * 12 * 20))
-    assert metrics["images"] == 4
+    for name, item in zip(space.names, metrics.classes, strict=True):
+        assert kept_of[name] == round(item.kept * item.predicted)
+    assert metrics.kept == pytest.approx(sum(kept_of.values()) / (4 * 12 * 20))
+    assert metrics.images == 4
     assert not (folder / "predictions").exists()
 
 
-def test_the_pixel_at_the_threshold_is_kept(fabric, console, tmp_path):
+def test_the_pixel_at_the_threshold_is_kept(run, tmp_path):
     """One image of one colour: every confidence equals the threshold, and nothing is lost."""
     file = tmp_path / "0.png"
     Image.new("RGB", (8, 6), (90, 200, 30)).save(file)
@@ -249,18 +247,15 @@ def test_the_pixel_at_the_threshold_is_kept(fabric, console, tmp_path):
     images = WholeImages([Sample("0", file, None)], None)
     network = Linear(space.num_classes, stride=1)  # nothing is interpolated
     metrics = make_pseudo_labels(
-        fabric,
-        console,
-        "t",
+        run,
         tmp_path / "out",
         network,
         [images],
         None,
         space,
-        PseudoLabelConfig(cap=1.0),
-        0,
+        PseudoLabelConfig(max_threshold=1.0),
     )
-    assert metrics["kept"] == 1
+    assert metrics.kept == 1
 
 
 class RightHalf(Linear):
@@ -274,7 +269,7 @@ class RightHalf(Linear):
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("scales", [(1.0,), (1.5,), (1.0, 0.5, 1.5)])
-def test_the_mean_over_mirror_images_and_scales_counts(fabric, console, tmp_path, flip, scales):
+def test_the_mean_over_mirror_images_and_scales_counts(run, tmp_path, flip, scales):
     """Against the same mean made plainly; without cut, every pixel has its label."""
     file = tmp_path / "0.png"
     random = np.random.default_rng(1)
@@ -283,11 +278,9 @@ def test_the_mean_over_mirror_images_and_scales_counts(fabric, console, tmp_path
     sizes = [(round(scale * 16), round(scale * 12)) for scale in scales]
     views = [WholeImages([Sample("0", file, None)], size) for size in sizes]
     network = RightHalf(space.num_classes, stride=1).eval()
-    config = PseudoLabelConfig(portion=0.0, cap=0.0, flip=flip)
-    made = make_pseudo_labels(
-        fabric, console, "t", tmp_path / "out", network, views, (16, 12), space, config, 0
-    )
-    assert made["kept"] == 1
+    config = PseudoLabelConfig(quantile=0.0, max_threshold=0.0, flip=flip)
+    made = make_pseudo_labels(run, tmp_path / "out", network, views, (16, 12), space, config)
+    assert made.kept == 1
     maps = []
     with torch.no_grad():
         for view in views:

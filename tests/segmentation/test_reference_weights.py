@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from runtime.errors import UserError
-from segmentation.networks.deeplab_v2 import DeepLabV2
-from segmentation.networks.discriminator import OutputDiscriminator
-from segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
-from segmentation.reference_weights import choose_branches, convert, load_reference
+from bdl.runtime.errors import UserError
+from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
+from bdl.segmentation.reference_weights import choose_branches, convert, load_reference
 
 CLASSES = 19
 

@@ -6,27 +6,27 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from domains.augment import mix_classes
-from domains.datasets import Sample
-from domains.label_space import load_label_space
-from domains.loading import TrainingSamples, View
-from runtime.config import (
+from bdl.domains.augment import mix_classes
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import load_label_space
+from bdl.domains.loading import TrainingSamples, View
+from bdl.runtime.config import (
     AdversarialConfig,
     AugmentationConfig,
     OptimizerConfig,
     ScheduleConfig,
     SegmentationConfig,
 )
-from runtime.errors import UserError
-from runtime.tracking import Tracker
-from segmentation.networks.base import ParameterGroup, Segmenter
-from segmentation.train import (
-    RESULT,
-    initial_segmenter,
-    load_segmenter,
+from bdl.runtime.errors import UserError
+from bdl.runtime.metrics import TrainingMetrics
+from bdl.runtime.run import Run
+from bdl.segmentation.checkpoint import RESULT, initial_segmenter, load_segmenter, save_segmenter
+from bdl.segmentation.networks.base import ParameterGroup, Segmenter
+from bdl.segmentation.schedule import rate_factor
+from bdl.segmentation.train import (
+    SegmentationData,
     make_optimizer,
-    rate_factor,
-    save_segmenter,
+    require_trainable,
     train_segmenter,
 )
 
@@ -58,17 +58,35 @@ class Counting(Segmenter):
 
 def test_poly_schedule():
     """Published: power 0.9 over 250,000 steps, at most 120,000 of them made."""
+    schedule = ScheduleConfig(steps=250_000)
+    factors = {
+        step: rate_factor(schedule, step, 80_000) for step in (0, 80_000, 125_000, 250_000, 300_000)
+    }
+    assert factors[0] == 1
+    assert factors[125_000] == pytest.approx(0.5**0.9)
+    assert factors[80_000] == pytest.approx(0.68**0.9)
+    assert factors[250_000] == factors[300_000] == 0
+
+
+def test_without_steps_of_its_own_the_poly_schedule_ends_with_the_training():
     schedule = ScheduleConfig()
-    assert rate_factor(schedule, 0) == 1
-    assert rate_factor(schedule, 125_000) == pytest.approx(0.5**0.9)
-    assert rate_factor(schedule, 80_000) == pytest.approx(0.68**0.9)
-    assert rate_factor(schedule, 250_000) == rate_factor(schedule, 300_000) == 0
+    assert rate_factor(schedule, 0, 500) == 1
+    assert rate_factor(schedule, 250, 500) == pytest.approx(0.5**0.9)
+    assert rate_factor(schedule, 499, 500) > 0 == rate_factor(schedule, 500, 500)
 
 
 def test_step_schedule():
     schedule = ScheduleConfig(name="step", steps=50_000, gamma=0.1)
-    factors = [rate_factor(schedule, step) for step in (0, 49_999, 50_000, 99_999, 100_000)]
+    factors = [rate_factor(schedule, step, 80_000) for step in (0, 49_999, 50_000, 99_999, 100_000)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("name", ["poly", "step"])
+def test_a_schedule_rises_in_its_first_steps(name):
+    plain, rising = ScheduleConfig(name), ScheduleConfig(name, warmup_steps=4)
+    for step in range(20):
+        expected = rate_factor(plain, step, 20) * min(1, (step + 1) / 4)
+        assert rate_factor(rising, step, 20) == pytest.approx(expected)
 
 
 def test_optimizer_gives_each_group_its_rate():
@@ -93,11 +111,18 @@ def test_optimizer_gives_each_group_its_rate():
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW")])
 def test_adaptive_optimizers(name, kind):
-    config = OptimizerConfig(name=name, betas=[0.8, 0.95], weight_decay=0.1)
+    config = OptimizerConfig(name=name, betas=(0.8, 0.95), weight_decay=0.1)
     optimizer = make_optimizer(Counting(), config)
     assert type(optimizer).__name__ == kind
     assert all(group["betas"] == (0.8, 0.95) for group in optimizer.param_groups)
     assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
+
+
+def test_what_a_training_would_stop_at_is_found_without_it():
+    config = SegmentationConfig(optimizer=OptimizerConfig(layer_decay=0.9))
+    with pytest.raises(UserError, match="layer_decay"):
+        require_trainable(Counting(), config, 2, (8, 8))
+    require_trainable(Counting(), SegmentationConfig(), 1, (8, 8))
 
 
 # Training
@@ -123,7 +148,7 @@ def domains(tmp_path) -> dict[str, TrainingSamples]:
     return found
 
 
-def train(fabric, console, folder, network, source, target, steps=3, **changes) -> dict:
+def train(fabric, console, folder, network, source, target, steps=3, **changes) -> TrainingMetrics:
     settings = {
         "batch_size": 2,
         "optimizer": OptimizerConfig(lr=0.01),
@@ -131,24 +156,9 @@ def train(fabric, console, folder, network, source, target, steps=3, **changes) 
         "adversarial": AdversarialConfig(weight=0.1, width=4),
     }
     config = SegmentationConfig(**{**settings, **changes})
-    with Tracker(folder, "tracked", writing=False) as tracker:
-        return train_segmenter(
-            fabric,
-            console,
-            tracker,
-            folder,
-            config,
-            SPACE,
-            network,
-            source,
-            target,
-            steps=steps,
-            seed=0,
-            workers=0,
-            log_every=1,
-            checkpoint_every=100,
-            keep_checkpoints=1,
-        )
+    run = Run(folder, fabric, console, log_every=1, checkpoint_every=100, keep_checkpoints=1)
+    data = SegmentationData(source, target, config.adversarial, config.class_mixing)
+    return train_segmenter(run, folder, config, 0, steps, SPACE, network, data)
 
 
 def brightness(network: Counting) -> list[str]:
@@ -158,7 +168,7 @@ def brightness(network: Counting) -> list[str]:
 @pytest.fixture
 def saved_state(monkeypatch):
     """The networks of these tests are not of the project's own names; their files do not count."""
-    monkeypatch.setattr("segmentation.train.save_segmenter", lambda *arguments: None)
+    monkeypatch.setattr("bdl.segmentation.train.save_segmenter", lambda *arguments: None)
 
 
 def test_without_target_only_source_images_pass(fabric, console, tmp_path, domains, saved_state):
@@ -166,23 +176,23 @@ def test_without_target_only_source_images_pass(fabric, console, tmp_path, domai
     metrics = train(fabric, console, tmp_path, network, domains["source"], None)
     assert brightness(network) == ["source"] * 6
     assert network.norm.running_mean.max() < 0.25
-    for row in metrics["curves"]:
+    for row in metrics.curves:
         assert row.keys() == {"step", "lr", "source"}
     rates = [0.01 * (1 - step / 10) ** 0.9 for step in range(3)]
-    assert [row["lr"] for row in metrics["curves"]] == pytest.approx(rates)
+    assert [row["lr"] for row in metrics.curves] == pytest.approx(rates)
 
 
 def test_with_target_as_many_of_its_images_pass(fabric, console, tmp_path, domains, saved_state):
     network = Counting()
     metrics = train(fabric, console, tmp_path, network, domains["source"], domains["plain target"])
     assert sorted(brightness(network)) == ["source"] * 6 + ["target"] * 6
-    for row in metrics["curves"]:
+    for row in metrics.curves:
         assert row.keys() == {"step", "lr", "source", "adversarial", "discriminator"}
 
 
 def test_pseudo_labels_add_their_term(fabric, console, tmp_path, domains, saved_state):
     metrics = train(fabric, console, tmp_path, Counting(), domains["source"], domains["target"])
-    assert {"source", "pseudo_labels", "adversarial"} <= metrics["curves"][0].keys()
+    assert {"source", "pseudo_labels", "adversarial"} <= metrics.curves[0].keys()
     without = AdversarialConfig(weight=0)
     folder = tmp_path / "without"
     metrics = train(
@@ -194,7 +204,7 @@ def test_pseudo_labels_add_their_term(fabric, console, tmp_path, domains, saved_
         domains["target"],
         adversarial=without,
     )
-    assert metrics["curves"][0].keys() == {"step", "lr", "source", "pseudo_labels"}
+    assert metrics.curves[0].keys() == {"step", "lr", "source", "pseudo_labels"}
 
 
 @pytest.mark.parametrize("class_mixing", [False, True])
@@ -234,7 +244,7 @@ def test_all_ignored_pseudo_labels_train_on(fabric, console, tmp_path, domains, 
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(sample.label)
     network = Counting()
     metrics = train(fabric, console, tmp_path, network, domains["source"], domains["target"])
-    assert [row["pseudo_labels"] for row in metrics["curves"]] == [0, 0, 0]
+    assert [row["pseudo_labels"] for row in metrics.curves] == [0, 0, 0]
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
@@ -293,7 +303,7 @@ CONFIG = SegmentationConfig(network="compact", options={"width": 4, "dilations":
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    network = initial_segmenter(CONFIG, SPACE.num_classes, seed=0)
+    network = initial_segmenter(CONFIG, None, SPACE.num_classes, seed=0)
     file = tmp_path / RESULT
     save_segmenter(file, network, CONFIG, SPACE)
     loaded, described = load_segmenter(file)
@@ -305,34 +315,33 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_initial_networks_depend_on_the_seed_alone():
     torch.manual_seed(123)
-    first = initial_segmenter(CONFIG, 11, seed=0)
+    first = initial_segmenter(CONFIG, None, 11, seed=0)
     torch.rand(17)
-    again, other = (initial_segmenter(CONFIG, 11, seed) for seed in (0, 1))
+    again, other = (initial_segmenter(CONFIG, None, 11, seed) for seed in (0, 1))
     name = "classifier.weight"
     assert torch.equal(first.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
 
 
 def test_initial_weights_come_from_a_file(tmp_path):
-    given = initial_segmenter(CONFIG, 11, seed=7)
+    given = initial_segmenter(CONFIG, None, 11, seed=7)
     file = tmp_path / "given.pt"
-    config = SegmentationConfig(network="compact", options=CONFIG.options, weights=str(file))
     for content in (given.state_dict(), {"state": given.state_dict()}):
         torch.save(content, file)
-        state = initial_segmenter(config, 11, seed=0).state_dict()
+        state = initial_segmenter(CONFIG, file, 11, seed=0).state_dict()
         assert all(torch.equal(state[name], value) for name, value in given.state_dict().items())
     # The head may be missing, as in weights of another task; it starts anew.
     body = {k: v for k, v in given.state_dict().items() if not k.startswith("classifier.")}
     torch.save(body, file)
-    state = initial_segmenter(config, 11, seed=0).state_dict()
+    state = initial_segmenter(CONFIG, file, 11, seed=0).state_dict()
     assert all(torch.equal(state[name], value) for name, value in body.items())
-    fresh = initial_segmenter(CONFIG, 11, seed=0).state_dict()
+    fresh = initial_segmenter(CONFIG, None, 11, seed=0).state_dict()
     assert torch.equal(state["classifier.weight"], fresh["classifier.weight"])
 
 
 @pytest.mark.parametrize("change", ["lost", "unknown", "shape"])
 def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
-    state = dict(initial_segmenter(CONFIG, 11, seed=7).state_dict())
+    state = dict(initial_segmenter(CONFIG, None, 11, seed=7).state_dict())
     if change == "lost":
         del state["stem.0.weight"]
     elif change == "unknown":
@@ -341,9 +350,8 @@ def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
         state["stem.0.weight"] = torch.zeros(1)
     file = tmp_path / "given.pt"
     torch.save(state, file)
-    config = SegmentationConfig(network="compact", options=CONFIG.options, weights=str(file))
     with pytest.raises(UserError, match=rf"{file}: does not fit compact: .*stem\.\d+\.weight"):
-        initial_segmenter(config, 11, seed=0)
+        initial_segmenter(CONFIG, file, 11, seed=0)
 
 
 def test_files_that_hold_no_segmenter_are_named(tmp_path):
@@ -351,7 +359,7 @@ def test_files_that_hold_no_segmenter_are_named(tmp_path):
     torch.save({"state": {}}, file)
     with pytest.raises(UserError, match=f"{file}: holds .* no segmentation network"):
         load_segmenter(file)
-    network = initial_segmenter(CONFIG, SPACE.num_classes, seed=0)
+    network = initial_segmenter(CONFIG, None, SPACE.num_classes, seed=0)
     save_segmenter(file, network, CONFIG, SPACE)
     content = torch.load(file, weights_only=True)
     content["options"]["width"] = 5

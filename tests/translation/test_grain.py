@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from translation.grain import add_grain
-from translation.train import Translator
+from bdl.translation.grain import add_grain
+from bdl.translation.train import Translator
 
 
 @settings(deadline=None, max_examples=20)

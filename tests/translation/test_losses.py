@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translation import losses
+from bdl.translation import losses
 
 
 def maps(*values: float, shape: tuple[int, ...]) -> torch.Tensor:

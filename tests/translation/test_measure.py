@@ -13,20 +13,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from domains.datasets import Sample
-from domains.images import to_unit
-from domains.loading import WholeImages
-from runtime.device import seed_torch
-from runtime.files import write_json
-from translation.measure import (
-    Eyes,
+from bdl.domains.datasets import Sample
+from bdl.domains.loading import WholeImages
+from bdl.domains.tensors import to_unit
+from bdl.runtime.device import seed_torch
+from bdl.runtime.files import write_json
+from bdl.runtime.values import plain, restored
+from bdl.translation.measure import (
+    FrozenModels,
     SemanticDrift,
     kernel_distance,
     measure_translations,
     similarity,
 )
-
-NAMES = ("road", "sky", "tree")
+from bdl.translation.metrics import KernelDistance, MeasureMetrics
 
 
 def ids(*values: int) -> Tensor:
@@ -38,21 +38,21 @@ def ids(*values: int) -> Tensor:
 
 def test_drift_by_hand() -> None:
     """Eight pixels: one is not labelled; of the six right on the source, two became trees, of
-    the one wrong there, the error was mended."""
+    the one wrong there, the error was recovered from."""
     drift = SemanticDrift(3)
     drift.update(
         label=ids(0, 0, 1, 1, 1, 1, 255, 2),
         on_source=ids(0, 0, 1, 1, 1, 1, 0, 0),
         on_translation=ids(0, 2, 1, 1, 1, 2, 1, 2),
     )
-    assert drift.summarize(NAMES) == {
+    assert plain(drift.summarize()) == {
         "right_on_source": 6 / 7,
         "right_on_translation": 5 / 7,
-        "broken": 2 / 6,
-        "mended": 1.0,
+        "lost": 2 / 6,
+        "recovered": 1.0,
         "worst": [
-            {"label": "road", "predicted": "tree", "share": 1 / 2},
-            {"label": "sky", "predicted": "tree", "share": 1 / 4},
+            {"label": 0, "predicted": 2, "share": 1 / 2},
+            {"label": 1, "predicted": 2, "share": 1 / 4},
         ],
         "on_source": [[2, 0, 0], [0, 4, 0], [1, 0, 0]],
         "on_translation": [[1, 0, 1], [0, 3, 1], [0, 0, 1]],
@@ -61,12 +61,12 @@ def test_drift_by_hand() -> None:
 
 
 def test_the_networks_own_errors_are_not_the_translators() -> None:
-    """A network that takes every sky for a tree, before and after, has broken nothing."""
+    """A network that takes every sky for a tree, before and after, has lost nothing."""
     drift = SemanticDrift(3)
     drift.update(ids(0, 1, 1, 1), ids(0, 2, 2, 2), ids(0, 2, 2, 2))
-    found = drift.summarize(NAMES)
-    assert (found["broken"], found["mended"], found["worst"]) == (0, 0, [])
-    assert found["right_on_source"] == found["right_on_translation"] == 1 / 4
+    found = drift.summarize()
+    assert (found.lost, found.recovered, found.worst) == (0, 0, [])
+    assert found.right_on_source == found.right_on_translation == 1 / 4
 
 
 def test_a_few_pixels_of_a_class_are_not_named() -> None:
@@ -76,18 +76,18 @@ def test_a_few_pixels_of_a_class_are_not_named() -> None:
     after = label.clone()
     after[0], after[-1] = 1, 1
     drift.update(label, label, after)
-    found = drift.summarize(NAMES)
-    assert found["of_right"][2] == [0, 1, 1]
-    assert [pair["label"] for pair in found["worst"]] == ["road"]
+    found = drift.summarize()
+    assert found.of_right[2] == [0, 1, 1]
+    assert [pair.label for pair in found.worst] == [0]
 
 
 def test_without_labels_there_are_no_shares() -> None:
     drift = SemanticDrift(3)
     drift.update(ids(255, 255), ids(0, 1), ids(1, 1))
-    found = drift.summarize(NAMES)
-    shares = ("right_on_source", "right_on_translation", "broken", "mended")
-    assert [found[key] for key in shares] == [None] * 4
-    assert found["worst"] == []
+    found = drift.summarize()
+    shares = ("right_on_source", "right_on_translation", "lost", "recovered")
+    assert [getattr(found, key) for key in shares] == [None] * 4
+    assert found.worst == []
 
 
 triples = st.lists(
@@ -108,8 +108,10 @@ def test_matrices_count_pixels(first: list, second: list) -> None:
             expected["on_source"][label, before] += 1
             expected["on_translation"][label, after] += 1
             expected["of_right"][label, after] += label == before
-    found = drift.summarize(NAMES)
-    assert {key: found[key] for key in expected} == {k: v.tolist() for k, v in expected.items()}
+    found = drift.summarize()
+    assert {key: getattr(found, key) for key in expected} == {
+        k: v.tolist() for k, v in expected.items()
+    }
 
 
 # Distance of sets of images
@@ -140,14 +142,14 @@ def test_kid_is_torchmetrics_with_the_network_given_as_a_module(shift: float) ->
     seed_torch(3, "kid")
     mean, std = (float(value) for value in metric.compute())
     found = kernel_distance(Colors()(images), Colors()(target), 3)
-    assert found == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
+    assert found == KernelDistance(pytest.approx(mean), pytest.approx(std))
     assert (mean > 0.1) == (shift > 0)
 
 
 def test_kid_of_equal_sets_is_about_zero_and_repeats() -> None:
     features = Colors()(photos(40, 0))
     found = kernel_distance(features, features, 0)
-    assert found is not None and abs(found["mean"]) < 2 * found["std"] < 0.1
+    assert found is not None and abs(found.mean) < 2 * found.std < 0.1
     assert kernel_distance(features, features, 0) == found
     assert kernel_distance(features, features, 1) != found
 
@@ -156,12 +158,12 @@ def test_kid_of_equal_sets_is_about_zero_and_repeats() -> None:
 def test_kid_of_two_points_by_hand(value: float, distance: float) -> None:
     """All features (1, 1), the target's (0, 0): k(x, y) = (x.y / 2 + 1)^3 gives 8 + 1 - 2."""
     found = kernel_distance(torch.full((6, 2), value), torch.zeros(5, 2), 0)
-    assert found == {"mean": pytest.approx(distance), "std": pytest.approx(0)}
+    assert found == KernelDistance(pytest.approx(distance), pytest.approx(0))
 
 
 def test_kid_needs_two_images_of_each() -> None:
     assert kernel_distance(torch.zeros(1, 2), torch.zeros(9, 2), 0) is None
-    assert kernel_distance(torch.zeros(2, 2), torch.zeros(2, 2), 0) == {"mean": 0, "std": 0}
+    assert kernel_distance(torch.zeros(2, 2), torch.zeros(2, 2), 0) == KernelDistance(0, 0)
 
 
 # Likeness
@@ -222,7 +224,7 @@ def bright(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (resized.mean(1) * 255 > 127.5).long()
 
 
-EYES = Eyes(bright, ("dark", "light"), Colors(), "colours")
+MODELS = FrozenModels(bright, 2, Colors(), "colours")
 
 
 class Negative(nn.Module):
@@ -230,60 +232,53 @@ class Negative(nn.Module):
         return 1 - images
 
 
-def measured(fabric, console, sets, back: nn.Module | None, count: int = 9) -> dict:
-    return measure_translations(
-        fabric, console, "k1/translated/measures", *sets, EYES, back, count=count, seed=0, workers=0
-    )
+def measured(run, sets, back: nn.Module | None, count: int = 9) -> MeasureMetrics:
+    return measure_translations(run, *sets, MODELS, back, count, seed=0)
 
 
-def test_a_negative_breaks_every_pixel_and_comes_back_whole(
-    fabric, console, sets, tmp_path
-) -> None:
-    found = measured(fabric, console, sets, Negative())
-    drift = found["drift"]
-    assert (found["images"], found["target_images"]) == (3, 2)
-    shares = ("right_on_source", "right_on_translation", "broken", "mended")
-    assert [drift[key] for key in shares] == [1, 0, 1, None]
-    assert np.sum(drift["of_right"]) == 8 * 16 * (1 + 4 + 1)
-    assert {pair["label"]: pair["predicted"] for pair in drift["worst"]} == {
-        "dark": "light",
-        "light": "dark",
-    }
-    assert found["reconstruction_l1"] == pytest.approx(0, abs=1e-6)
-    assert found["ssim"] < 0
-    write_json(tmp_path / "metrics.json", found)  # which refuses what is not JSON
-    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+def test_a_negative_breaks_every_pixel_and_comes_back_whole(run, sets, tmp_path) -> None:
+    found = measured(run, sets, Negative())
+    drift = found.drift
+    assert drift is not None
+    assert (found.images, found.target_images) == (3, 2)
+    shares = ("right_on_source", "right_on_translation", "lost", "recovered")
+    assert [getattr(drift, key) for key in shares] == [1, 0, 1, None]
+    assert np.sum(drift.of_right) == 8 * 16 * (1 + 4 + 1)
+    assert {pair.label: pair.predicted for pair in drift.worst} == {0: 1, 1: 0}
+    assert found.reconstruction_l1 == pytest.approx(0, abs=1e-6)
+    assert found.ssim < 0
+    write_json(tmp_path / "metrics.json", plain(found))  # which refuses what is not JSON
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert restored(MeasureMetrics, stored) == found
 
 
-def test_kid_is_that_of_the_images_in_order(fabric, console, sets) -> None:
-    found = measured(fabric, console, sets, None)
-    assert found["reconstruction_l1"] is None and found["kid"]["features"] == "colours"
+def test_kid_is_that_of_the_images_in_order(run, sets) -> None:
+    found = measured(run, sets, None)
+    assert found.reconstruction_l1 is None and found.kid.features == "colours"
     source, translated, target = (
         torch.cat([Colors()(to_unit(images[i]["image"][None])) for i in range(len(images))])
         for images in sets
     )
-    assert found["kid"]["source"] == kernel_distance(source, target, 0)
-    assert found["kid"]["translated"] == kernel_distance(translated, target, 0)
+    assert found.kid.source == kernel_distance(source, target, 0)
+    assert found.kid.translated == kernel_distance(translated, target, 0)
 
 
-def test_untouched_images_break_nothing(fabric, console, sets) -> None:
+def test_untouched_images_break_nothing(run, sets) -> None:
     source, _, target = sets
     same = WholeImages(source.samples, None)
-    found = measured(fabric, console, (source, same, target), nn.Identity())
-    assert (found["drift"]["broken"], found["ssim"], found["reconstruction_l1"]) == (0, 1, 0)
-    assert found["kid"]["source"] == found["kid"]["translated"]
+    found = measured(run, (source, same, target), nn.Identity())
+    assert (found.drift.lost, found.ssim, found.reconstruction_l1) == (0, 1, 0)
+    assert found.kid.source == found.kid.translated
 
 
-def test_no_more_images_are_looked_at_than_asked_for(fabric, console, sets) -> None:
-    found = measured(fabric, console, sets, None, count=2)
-    assert (found["images"], found["target_images"]) == (2, 2)
+def test_no_more_images_are_looked_at_than_asked_for(run, sets) -> None:
+    found = measured(run, sets, None, count=2)
+    assert (found.images, found.target_images) == (2, 2)
     # The first and the last: the one between has labels of another size.
-    assert np.sum(found["drift"]["on_source"]) == 8 * 16 * 2
+    assert np.sum(found.drift.on_source) == 8 * 16 * 2
 
 
-def test_translations_of_another_size_are_compared_at_the_sources(
-    fabric, console, sets, tmp_path
-) -> None:
+def test_translations_of_another_size_are_compared_at_the_sources(run, sets, tmp_path) -> None:
     """Twice as large and otherwise untouched: as good as the same, but for the resampling."""
     source, _, target = sets
     larger = []
@@ -291,6 +286,6 @@ def test_translations_of_another_size_are_compared_at_the_sources(
         with Image.open(sample.image) as image:
             twice = np.asarray(image).repeat(2, 0).repeat(2, 1)
         larger.append(Sample(sample.name, write(tmp_path / "d", f"{sample.name}.png", twice), None))
-    found = measured(fabric, console, (source, WholeImages(larger, None), target), None)
-    assert found["drift"]["broken"] < 0.1
-    assert found["ssim"] > 0.8
+    found = measured(run, (source, WholeImages(larger, None), target), None)
+    assert found.drift.lost < 0.1
+    assert found.ssim > 0.8

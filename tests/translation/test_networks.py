@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from runtime.device import channels_last
-from translation.networks import Generator, PatchDiscriminator, to_signed
+from bdl.runtime.device import channels_last
+from bdl.translation.networks import Generator, PatchDiscriminator, to_signed
 
 
 def parameters(network: nn.Module) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from translation.pool import FakePool
+from bdl.translation.pool import FakePool
 
 
 def fakes(*values: float) -> torch.Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runtime.errors import UserError
-from translation.networks import Generator, PatchDiscriminator
-from translation.reference_weights import convert, load_reference
+from bdl.runtime.errors import UserError
+from bdl.translation.networks import Generator, PatchDiscriminator
+from bdl.translation.reference_weights import convert, load_reference
 
 
 @pytest.fixture(scope="module")

@@ -7,24 +7,29 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from domains.datasets import Sample
-from domains.loading import TrainingSamples, View
-from runtime.config import GeneratorConfig, TranslationConfig, TranslationWeights
-from runtime.tracking import Tracker
-from translation.export import load_translator
-from translation.pool import FakePool
-from translation.train import (
+from bdl.domains.datasets import Sample
+from bdl.domains.loading import TrainingSamples, View
+from bdl.runtime.config import GeneratorConfig, TranslationConfig, TranslationWeights
+from bdl.runtime.device import seed_torch
+from bdl.runtime.live import LivePage, Progress
+from bdl.runtime.metrics import TrainingMetrics
+from bdl.runtime.run import Run
+from bdl.runtime.tracking import Tracker
+from bdl.translation.pool import FakePool
+from bdl.translation.schedule import Schedule
+from bdl.translation.train import (
     Discriminators,
-    Schedule,
     TranslationStep,
     Translator,
+    followed_images,
     generator_losses,
     train_translator,
     weighted_sum,
 )
+from bdl.translation.translate import load_translator
 
 TERMS = ("adversarial", "cycle", "identity", "perceptual", "perceptual_reconstruction")
 
@@ -216,7 +221,7 @@ def samples(tmp_path) -> list[TrainingSamples]:
     return found
 
 
-def train(fabric, console, samples, folder, frozen, **changes) -> dict:
+def train(fabric, console, samples, folder, frozen, page=None, **changes) -> TrainingMetrics:
     settings = {
         "batch_size": 2,
         "constant_epochs": 1,
@@ -227,30 +232,18 @@ def train(fabric, console, samples, folder, frozen, **changes) -> dict:
         "pool_size": 2,
     }
     config = TranslationConfig(**{**settings, **changes})
-    with Tracker(folder, "tracked", writing=False) as tracker:
-        return train_translator(
-            fabric,
-            console,
-            tracker,
-            folder,
-            config,
-            *samples,
-            frozen,
-            seed=5,
-            workers=0,
-            log_every=1,
-            checkpoint_every=100,
-            keep_checkpoints=1,
-        )
+    run = Run(folder, fabric, console, log_every=1, checkpoint_every=100, keep_checkpoints=1)
+    run = run.named("k1/translator", lambda: Tracker(folder / "log"), page)
+    return train_translator(run, folder, config, 5, *samples, frozen)
 
 
 def test_one_step_is_adams_from_the_initial_weights(fabric, console, samples, tmp_path, frozen):
     """Adam's first step moves each weight by the rate along its gradient's sign."""
     made = tmp_path / "out"
     metrics = train(fabric, console, samples, made, frozen, steps_per_epoch=1, lr=1e-3)
-    assert metrics["steps"] == 1 and len(metrics["curves"]) == 1
+    assert metrics.steps == 1 and len(metrics.curves) == 1
     # The only constant epoch stands right before the decay: 1 - 1/2.
-    assert metrics["curves"][0]["lr"] == pytest.approx(5e-4)
+    assert metrics.curves[0]["lr"] == pytest.approx(5e-4)
     still = tmp_path / "still"
     train(fabric, console, samples, still, frozen, steps_per_epoch=1, lr=0)
     moved, start = load_translator(made).state_dict(), load_translator(still).state_dict()
@@ -259,24 +252,21 @@ def test_one_step_is_adams_from_the_initial_weights(fabric, console, samples, tm
     assert steps.median().item() == pytest.approx(5e-4, rel=1e-2)
 
 
-def test_a_compiled_step_learns_as_one_that_is_not(monkeypatch, frozen, pair):
+def test_a_compiled_step_learns_as_one_that_is_not(
+    fabric, console, tmp_path, monkeypatch, frozen, pair
+):
     """Traced, not turned into machine code, which would take a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
-    config = TranslationConfig(pool_size=0)
+    config = TranslationConfig(pool_size=0, lr=1e-3)
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)
         networks = Translator(4, 1), Discriminators(4)
-        step = TranslationStep(
-            Fabric(accelerator="cpu"),
-            config,
-            *networks,
-            frozen,
-            [FakePool(0, 0), FakePool(0, 0)],
-            compiled=compiled,
-        )
-        step(*pair, 1e-3)
-        found.append({name: value.item() for name, value in step(*pair, 1e-3).items()})
+        run = Run(tmp_path, fabric, console, compile=compiled)
+        pools = [FakePool(0, 0), FakePool(0, 0)]
+        step = TranslationStep(run, config, *networks, frozen, pools)
+        step(*pair, 1.0)
+        found.append({name: value.item() for name, value in step(*pair, 1.0).items()})
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert "_orig_mod" not in "".join(networks[0].state_dict())
 
@@ -286,7 +276,7 @@ def test_same_seed_same_translator(fabric, console, samples, tmp_path, frozen):
         (train(fabric, console, samples, tmp_path / n, frozen), load_translator(tmp_path / n))
         for n in "12"
     )
-    assert first[0]["curves"] == second[0]["curves"]
+    assert first[0].curves == second[0].curves
     for name, value in first[1].state_dict().items():
         assert torch.equal(value, second[1].state_dict()[name]), name
 
@@ -302,7 +292,72 @@ def test_curves_of_the_first_step_are_the_losses_of_the_initial_networks(
     )
     with torch.no_grad():
         cycle = translator(a, b).reconstructed_a
-    assert metrics["curves"][1]["cycle_a"] == pytest.approx(
+    assert metrics.curves[1]["cycle_a"] == pytest.approx(
         float(F.l1_loss(2 * cycle, 2 * a)), rel=1e-5
     )
     assert set(asdict(TranslationWeights())) == set(TERMS)
+
+
+# Samples
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is due at every row."""
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
+
+
+def test_samples_are_shown_and_change_nothing(fabric, console, samples, tmp_path, frozen, always):
+    """With grain, which is drawn for steps and samples alike: curves and networks are bit for bit
+    those of a training that shows nothing."""
+    grain = GeneratorConfig(width=4, blocks=1, grain=0.1)
+    alone = train(fabric, console, samples, tmp_path / "alone", frozen, generator=grain)
+    heard: list[Progress] = []
+    watched = train(
+        fabric,
+        console,
+        samples,
+        tmp_path / "watched",
+        frozen,
+        page=LivePage(heard.append, 0.0),
+        generator=grain,
+    )
+    assert watched.curves == alone.curves
+    expected = load_translator(tmp_path / "alone").state_dict()
+    for name, value in load_translator(tmp_path / "watched").state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    names = [[sample.name for sample in progress.samples] for progress in heard]
+    assert names == [["0", "1", "2"]] * 2  # at every row but the last
+    log = EventAccumulator(str(tmp_path / "watched/log"), size_guidance={"images": 0}).Reload()
+    assert log.Tags()["images"] == ["samples/0", "samples/1", "samples/2"]
+    assert [event.step for event in log.Images("samples/2")] == [1, 2]
+
+
+def test_a_sample_is_what_the_generator_makes_of_the_image(
+    fabric, console, samples, tmp_path, frozen, pair
+):
+    """With the grain of its export, which that of another sample does not change."""
+    torch.manual_seed(0)
+    translator = Translator(4, 1, grain=0.2)
+    config = TranslationConfig(pool_size=0)
+    run, pools = Run(tmp_path, fabric, console), [FakePool(0, 0), FakePool(0, 0)]
+    followed = partial(followed_images, samples[0], [0, 2], 40 * 40)
+    step = TranslationStep(run, config, translator, Discriminators(4), frozen, pools, followed)
+    state = torch.get_rng_state()
+    _, sample = step.samples()
+    assert torch.equal(torch.get_rng_state(), state)
+    pixels = np.asarray(Image.open(samples[0].samples[2].image))
+    assert np.array_equal(sample.before, pixels)
+    seed_torch(2, "grain")
+    with torch.no_grad():
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+        made = translator.to_target(image)[0].permute(1, 2, 0).mul(255).round().clamp(0, 255)
+    assert np.abs(sample.after.astype(int) - made.numpy()).max() <= 1
+
+
+def test_of_a_large_image_the_middle_is_a_sample(samples):
+    ((_, _, whole),) = followed_images(samples[0], [1], 40 * 40)
+    ((index, name, cut),) = followed_images(samples[0], [1], 40 * 40 - 1)
+    assert (index, name, cut.dtype) == (1, "1", torch.uint8)
+    assert torch.equal(cut, whole[:, 4:36, 4:36])

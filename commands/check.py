@@ -1,0 +1,102 @@
+"""`check`: everything that can be found without training, all of it; then the plan."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from bdl.domains.check import check_problem
+from bdl.domains.problem import Problem
+from bdl.execution import Loop, describe_plan
+from bdl.pipeline import algorithm
+from bdl.runtime.config import Config, load_config
+from bdl.runtime.console import Console, log, spoken
+from bdl.runtime.errors import UserError
+from bdl.runtime.lock import require_writable
+
+Answer = TypeVar("Answer")
+_TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
+
+
+def main(options: argparse.Namespace) -> None:
+    """List what is wrong with configuration and data; without problems, say what a run would do.
+
+    Raises:
+        UserError: There are problems; they are printed.
+    """
+    problems: list[str] = []
+    config = load_config(options.config, options.overrides, problems)
+    with spoken(options.verbosity) as console:
+        _check(options, config, problems, console)
+
+
+def _check(
+    options: argparse.Namespace, config: Config, problems: list[str], console: Console
+) -> None:
+    def attempt(action: Callable[[], Answer]) -> Answer | None:
+        """What `action` returns; None if it cannot, for a reason that is a problem."""
+        try:
+            return action()
+        except UserError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+            return None
+
+    sound = not problems
+    attempt(lambda: require_writable(Path(config.out)))
+    if config.data.cache is not None:
+        cache = Path(config.data.cache).expanduser()
+        attempt(lambda: require_writable(cache, "data.cache"))
+    data = attempt(lambda: Problem(config.data, Path(config.out), console))
+    if data is not None:
+        problems += check_problem(config, data, options.pixels, sound, console)
+    if sound:  # what loads torch is for settings that can be used
+        attempt(lambda: _require_device(config))
+        if data is not None:
+            classes = data.space.num_classes
+            attempt(lambda: _require_network(config, classes))
+    if data is not None and not problems:
+        stages = attempt(lambda: algorithm(config, data))
+        loop = Loop(config, data, stages or [], console)
+        plan = attempt(lambda: loop.store.plan(loop.stages))
+    for line in problems:
+        log.warning("problem: %s", line)
+    if problems:
+        raise UserError(f"{len(problems)} problem(s), listed above; nothing was run")
+    assert plan is not None
+    log.info("%s", describe_plan(config, plan))
+    work = Counter({entry.stage.unit: 0 for entry in plan})
+    for entry in plan:
+        work[entry.stage.unit] += entry.stage.work * entry.run
+    amounts = ", ".join(f"{amount} {unit}" for unit, amount in work.items())
+    log.info("no problem found; to do: %s", amounts)
+    if options.measure:
+        from bdl.commands.trial import measure_stages
+
+        measure_stages(config, [e.stage for e in plan if e.run and e.stage.kind != "given"])
+
+
+def _require_device(config: Config) -> None:
+    """Raises UserError if the run cannot compute as it is to."""
+    from bdl.runtime.device import make_fabric, require_compiler
+
+    fabric = make_fabric(config)
+    if config.compile:
+        require_compiler(fabric.device)
+
+
+def _require_network(config: Config, num_classes: int) -> None:
+    """Build the network and see that it trains as configured. Raises UserError if it cannot."""
+    from bdl.segmentation.checkpoint import initial_segmenter
+    from bdl.segmentation.train import require_trainable
+
+    segmentation, weights = config.segmentation, config.segmentation.weights
+    file = Path(weights).expanduser() if weights is not None else None
+    network = initial_segmenter(segmentation, file, num_classes, seed=0)
+    width, height = segmentation.augmentation.crop or config.data.source.size or (_TRIED, _TRIED)
+    images = segmentation.batch_size // (config.devices * config.nodes)
+    size = min(width, _TRIED), min(height, _TRIED)
+    require_trainable(network, segmentation, images, size)

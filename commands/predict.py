@@ -1,0 +1,34 @@
+"""`bdl predict`: label the user's own photos with a trained network."""
+
+from argparse import Namespace
+
+from bdl.commands.paths import require_path
+from bdl.runtime.console import Console, log
+from bdl.runtime.lock import make_writable
+
+
+def main(options: Namespace) -> None:
+    """Write label maps, overlays and, on demand, probabilities below `--out`."""
+    console = Console(verbosity=options.verbosity)
+    require_path(options.checkpoint, "a run's folder or a segmenter.pt")
+    require_path(options.images, "a photo or a folder of photos")
+    from bdl.segmentation.predictor import Predictor, find_photos, find_segmenter, predict_files
+
+    photos = find_photos(options.images, options.out)
+    predictor = Predictor(
+        find_segmenter(options.checkpoint, options.network),
+        size=options.size and tuple(options.size),
+        window=options.window and tuple(options.window),
+        flip=options.flip,
+        scales=options.scales,
+        device=options.device,
+        precision=options.precision,
+        own_network=options.own_network,
+    )
+    make_writable(options.out, "--out")
+    log.info("%d photos with %s", len(photos), predictor.file)
+    made = predict_files(predictor, console, photos, options.out, options.probabilities)
+    there = f"; {made.there} were there" if made.there else ""
+    left_out = f"; {made.unreadable} photos could not be read" if made.unreadable else ""
+    text = f"labels and overlays of {made.made} photos are in {options.out}{there}{left_out}"
+    (log.warning if made.unreadable else log.info)("%s", text)

@@ -1,0 +1,70 @@
+"""What labelling tools and data sets export beside, or instead of, maps of class ids."""
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from bdl.domains.label_space import IGNORE, color_code
+
+LABELMAP = "labelmap.txt"  # CVAT's names of colours: a line `label:red,green,blue:parts:actions`
+_LABELMAP_LINE = re.compile(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?")
+_CITYSCAPES_IDS = range(35)
+_CITYSCAPES_THINGS = range(24, 34)  # whose instance ids are a thousand times the id, and a number
+
+INSTANCE_IDS = (
+    "hold instance ids (1000 times the class and a number), which are no class ids; give the files "
+    "of label ids instead: *_gtFine_labelIds.png beside *_gtFine_instanceIds.png"
+)
+PANOPTIC_IDS = (
+    "holds panoptic ids (red + 256 green + 65536 blue), numbers of segments and not of classes; "
+    "make maps of class ids with panopticapi's converters/panoptic2semantic_segmentation.py, "
+    "option --semantic_seg_folder, and give their folder"
+)
+
+
+def read_labelmap(folders: Iterable[Path]) -> dict[int, str]:
+    """The names of colours, 0xRRGGBB, from the first folder that holds CVAT's file of them; none
+    if no folder does."""
+    for folder in folders:
+        try:
+            text = (folder / LABELMAP).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            continue
+        found = {}
+        for line in text.splitlines():
+            match = None if line.startswith("#") else _LABELMAP_LINE.fullmatch(line.strip())
+            if match and all(int(channel) <= 255 for channel in match.group(2, 3, 4)):
+                found[color_code(*map(int, match.group(2, 3, 4)))] = match[1].strip()
+        return found
+    return {}
+
+
+def is_panoptic(file: Path) -> bool:
+    """Whether a colour file lies where COCO's panoptic ids do, by the name of its folder."""
+    return "panoptic" in file.parent.name.lower()
+
+
+def advice_on_colors(file: Path) -> str:
+    """What to do about a colour file in the place of a map of class ids."""
+    if is_panoptic(file):
+        return f"it {PANOPTIC_IDS}"
+    if read_labelmap(file.parents[:2]):
+        return (
+            f"{LABELMAP} names its colours: init-config writes a label space with an encoding of "
+            'them ("#804080": class), to be named in the data set\'s `encoding`'
+        )
+    return (
+        "labels must be one channel of class ids, or show classes by the colours of the data set's "
+        '`encoding`: "color" for the label space\'s own, or one of others ("#804080": class)'
+    )
+
+
+def are_instance_ids(ids: Collection[int]) -> bool:
+    """Whether the ids in label files are Cityscapes' instance ids."""
+    large = [number for number in ids if number >= 1000]
+    small = [number for number in ids if number < 1000 and number != IGNORE]
+    return (
+        bool(large)
+        and all(number // 1000 in _CITYSCAPES_THINGS for number in large)
+        and all(number in _CITYSCAPES_IDS for number in small)
+    )

@@ -1,0 +1,250 @@
+"""What label files hold, told before hours are spent: shares of classes, and what cannot be meant.
+
+One judgement for init-config, check and run. A run looks at some label files of each role; where
+these look as if nothing could be learned, at all of them before it refuses.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bdl.domains.datasets import spread
+from bdl.domains.exports import INSTANCE_IDS, are_instance_ids
+from bdl.domains.images import UNKNOWN
+from bdl.domains.inspection import Inspection
+from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, stored_as_text
+from bdl.domains.problem import Problem
+
+LOOKED_AT = 40  # label files of a role that a run looks at
+_BINARY = {0, IGNORE}
+_MOST_UNKNOWN = 0.01  # of the labelled pixels, before a warning names their ids
+_MOST_IGNORED = 0.5  # of all pixels, before a warning says so
+_LISTED = 8
+_SIZES = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is to be said of a role's data.
+
+    Args:
+        table: Lines about images, sizes and shares of classes.
+        warnings: What may be meant, or not.
+        problems: What cannot be meant, each a line that says what to do.
+    """
+
+    table: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Held:
+    """What label files hold, by an encoding of a label space.
+
+    Args:
+        amounts: Pixels, or their share, by id or colour; 255 among them.
+        space: The label space.
+        encoding: One of its encodings.
+    """
+
+    def __init__(self, amounts: Mapping[int, float], space: LabelSpace, encoding: str) -> None:
+        self.space, self.encoding = space, encoding
+        self.by_color = encoding in space.by_color
+        self.ids = set(amounts)
+        self.total = sum(amounts.values())
+        classes = space.encodings[encoding]
+        left_out = {TRANSPARENT} if self.by_color else {IGNORE}
+        left_out |= space.left_out.get(encoding, frozenset())
+        self.classes: dict[int, float] = {}  # amounts, by train id
+        for number, amount in amounts.items():
+            if number in classes:
+                self.classes[classes[number]] = self.classes.get(classes[number], 0) + amount
+        self.known = sum(self.classes.values())
+        self.unknown = {
+            number: amount
+            for number, amount in amounts.items()
+            if number not in classes and number not in left_out
+        }
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the ids are 0 and 255, of which two classes lose the second."""
+        return (
+            not self.by_color
+            and self.ids == _BINARY
+            and self.space.num_classes == 2
+            and IGNORE not in self.space.encodings[self.encoding]
+        )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether nothing can be learned, if there is no more."""
+        return len(self.classes) < 2
+
+    def missing(self) -> list[str]:
+        """Names of the classes that are not there."""
+        return [name for i, name in enumerate(self.space.names) if i not in self.classes]
+
+    def shares(self) -> list[str]:
+        """Each class that is there with its share of the pixels, then what is ignored."""
+        named = [
+            f"{name} {_percent(self.classes[i], self.total)}"
+            for i, name in enumerate(self.space.names)
+            if i in self.classes
+        ]
+        ignored = self.total - self.known
+        return [*named, f"ignored {_percent(ignored, self.total)}"]
+
+    def text(self, numbers: Sequence[int]) -> str:
+        """Ids, or colours, as a message lists them."""
+        listed = ", ".join(
+            "out of range"
+            if number == UNKNOWN and not self.by_color
+            else "transparent"
+            if number == TRANSPARENT and self.by_color
+            else stored_as_text(number, self.by_color)
+            for number in numbers[:_LISTED]
+        )
+        return listed + (", ..." if len(numbers) > _LISTED else "")
+
+
+def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
+    """What is wrong with what label files hold.
+
+    Args:
+        held: What they hold.
+        key: Their data set in messages, e.g. "data.source", or an option such as "--source".
+        learned: Whether a network learns from them, and is not only measured on them.
+        whole: Whether these are all label files.
+    """
+    told = Judgement()
+    kind = "colours" if held.by_color else "ids"
+    if held.is_binary:
+        told.problems.append(_about_binary(held, key))
+    elif not held.by_color and are_instance_ids(set(held.unknown) | held.ids) and held.unknown:
+        told.problems.append(f"{key}: its label files {INSTANCE_IDS}")
+    elif not held.classes:
+        told.problems.append(
+            f"{key}: no label file holds an id of a class (they hold "
+            f"{held.text(sorted(held.ids))}); check {_setting(key)} and the label space "
+            f"'{held.space.name}'"
+        )
+    elif len(held.classes) == 1 and learned:
+        (only,) = held.classes
+        others = sorted(held.ids - held.space.encodings[held.encoding].keys())
+        also = f", and else {held.text(others)}, ignored" if others else ""
+        told.problems.append(
+            f"{key}: its labels hold one class alone, {held.space.names[only]}{also}; a network "
+            f"learns nothing from one; check {_setting(key)} and the label space "
+            f"'{held.space.name}'"
+        )
+    if told.problems:
+        return told
+    if len(held.classes) == 1:
+        (only,) = held.classes
+        told.warnings.append(
+            f"{key}: its labels hold one class alone, {held.space.names[only]}: scores say little"
+        )
+    unknown = sum(held.unknown.values())
+    labelled = held.known + unknown
+    if unknown > _MOST_UNKNOWN * labelled:
+        numbers = sorted(held.unknown, key=lambda number: -held.unknown[number])
+        told.warnings.append(
+            f"{key}: {_percent(unknown, labelled)} of its labelled pixels are ignored, as their "
+            f"{kind} are no class of '{held.space.name}': {held.text(numbers)}"
+        )
+    if learned and whole and held.missing():
+        names = held.missing()
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        told.warnings.append(
+            f"{key}: no label file holds a pixel of {', '.join(names[:_LISTED])}{more}, which "
+            "cannot be learned"
+        )
+    ignored = held.total - held.known
+    if ignored > _MOST_IGNORED * held.total:
+        told.warnings.append(f"{key}: {_percent(ignored, held.total)} of its pixels are ignored")
+    return told
+
+
+def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) -> Judgement:
+    """Look at a role's files, and tell what they hold.
+
+    Args:
+        problem: The data sets.
+        role: "source", "target" or "validation".
+        inspection: What of it may be used.
+        whole: Whether all label files are read.
+    """
+    key = f"data.{role}"
+    told = Judgement([_about_images(key, inspection)])
+    files = [sample.label for sample in inspection.samples if sample.label is not None]
+    if not files:
+        return told
+    chosen = files if whole else [files[i] for i in spread(len(files), LOOKED_AT)]
+    held, flaws = _held(problem, role, chosen)
+    if len(chosen) < len(files) and not flaws and held.is_doubtful:
+        chosen = files
+        held, flaws = _held(problem, role, chosen)
+    if flaws:
+        told.problems.extend(flaws)
+        return told
+    all_of_them = len(chosen) == len(files)
+    amount = f"all {len(files)}" if all_of_them else f"{len(chosen)} of {len(files)}"
+    told.table.append(f"  {amount} label files: {', '.join(held.shares())}")
+    if held.missing():
+        told.table.append(f"  not in them: {', '.join(held.missing())}")
+    found = judge(held, key, role == "source", all_of_them)
+    return Judgement(told.table, found.warnings, found.problems)
+
+
+def _held(problem: Problem, role: str, files: Sequence[Path]) -> tuple[Held, list[str]]:
+    """What label files hold, and why those that cannot be read cannot."""
+    amounts: Counter[int] = Counter()
+    looks = problem.index.ids(files, f"data.{role}", problem.is_by_color(role))
+    for look in looks:
+        amounts.update(look.counts)
+    held = Held(amounts, problem.space, problem.layout(role).encoding)
+    return held, [look.error for look in looks if look.error]
+
+
+def _about_images(key: str, inspection: Inspection) -> str:
+    sizes = Counter(inspection.sizes).most_common()
+    listed = ", ".join(
+        f"{width}x{height}" + (f" ({count})" if len(sizes) > 1 else "")
+        for (width, height), count in sizes[:_SIZES]
+    )
+    more = f" and {len(sizes) - _SIZES} other sizes" if len(sizes) > _SIZES else ""
+    note = (
+        f"; {inspection.turned} of them held otherwise, read {inspection.orientation}"
+        if inspection.turned
+        else ""
+    )
+    return f"{key}: {len(inspection.samples)} images of {listed}{more}{note}"
+
+
+def _about_binary(held: Held, key: str) -> str:
+    listing = [name for name, ids in held.space.encodings.items() if IGNORE in ids]
+    own = [name for name in listing if name not in held.space.by_color]
+    if own:
+        return (
+            f"{key}: its label files hold 0 and 255 alone, and 255 is ignored by encoding "
+            f"'{held.encoding}'; set {_setting(key)} to {own[0]}, which lists it"
+        )
+    first, second = held.space.names
+    return (
+        f"{key}: its label files hold 0 and 255 alone, and 255 is ignored unless an encoding lists "
+        f"it; add to the label space '{held.space.name}': encodings: {{mask: {{0: {first}, "
+        f"255: {second}}}}}, and set {_setting(key)} to mask (init-config without --label-space "
+        "writes both)"
+    )
+
+
+def _setting(key: str) -> str:
+    """The setting that says how labels count classes."""
+    return "its encoding" if key.startswith("--") else f"{key}.encoding"
+
+
+def _percent(part: float, whole: float) -> str:
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.2f} %" if 0 < share < 0.1 else f"{share:.1f} %"

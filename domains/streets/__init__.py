@@ -1,0 +1,1 @@
+"""The demo's data: rendered street scenes in two appearances."""

@@ -1,0 +1,326 @@
+"""A configured run: what of its stages is there, what is to be made, and the making of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdl.domains.check import check_problem
+from bdl.domains.index import Index
+from bdl.domains.problem import Problem, index_of
+from bdl.pipeline import algorithm
+from bdl.reports.results import CONFIGURATION, Results, Row
+from bdl.runtime.config import Config, to_yaml
+from bdl.runtime.console import Console, duration, log
+from bdl.runtime.errors import UserError
+from bdl.runtime.estimate import TimeLeft
+from bdl.runtime.files import write_text
+from bdl.runtime.lock import claimed
+from bdl.runtime.output import rank_in_environment
+from bdl.runtime.processes import is_child
+from bdl.runtime.stage import Stage, flatten
+from bdl.runtime.stopping import stop_request
+from bdl.runtime.store import (
+    Entry,
+    MadeOn,
+    Store,
+    describe_loss,
+    read_manifest,
+    require_consent,
+)
+from bdl.runtime.versions import versions
+from bdl.segmentation.network_name import require_known
+
+if TYPE_CHECKING:
+    from bdl.runtime.run import Run
+
+Planned = Callable[[], list[Entry]]
+_ONE_AT_A_TIME = threading.Lock()  # runs of this process
+
+
+class Loop:
+    """The stages of a configuration and the folder that they are made in.
+
+    Args:
+        config: The configuration.
+        data: Its data sets.
+        stages: Its stages, in order.
+        console: What the user sees.
+
+    Attributes:
+        launched: Whether all processes of the run are there already, as in a run among others.
+    """
+
+    def __init__(
+        self, config: Config, data: Problem, stages: Sequence[Stage], console: Console
+    ) -> None:
+        self.config, self.data, self.console = config, data, console
+        self.launched = False
+        self.stages = list(stages)
+        self.store = Store(Path(config.out))
+        self.results = Results(config, data, self.stages)
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        console: Console,
+        limit: int | None = None,
+        dry: bool = False,
+        index: Index | None = None,
+    ) -> Loop:
+        """The loop that a configuration states.
+
+        Args:
+            config: The configuration.
+            console: What the user sees.
+            limit: Each data set is cut off after so many samples.
+            dry: Nothing is to be written.
+            index: What is known of files; None: what is kept in the cache's or the run's folder,
+                and is kept there from the first look on, so that no file is read twice for it.
+        """
+        folder = Path(config.out)
+        index = index or index_of(config.data, folder, console, writing=not dry)
+        data = Problem(config.data, folder, console, limit, index)
+        return cls(config, data, algorithm(config, data), console)
+
+    def run(
+        self,
+        from_stage: str | None = None,
+        replaced: bool = False,
+        others: Sequence[Path] = (),
+        dry: bool = False,
+    ) -> list[Row]:
+        """Make all stages that are not there.
+
+        Args:
+            from_stage: Name of a stage to make again, with all that depends on it.
+            replaced: Whether results of other settings may be replaced.
+            others: Folders of runs that equal stages are taken from.
+            dry: Print the plan only.
+
+        Returns:
+            A row for each network that was evaluated.
+        """
+        return self.follow(lambda: self.store.plan(self.stages, from_stage, replaced, others), dry)
+
+    def run_single(
+        self, name: str, again: bool = False, replaced: bool = False, dry: bool = False
+    ) -> list[Row]:
+        """Make one stage by itself, `again` even if it is finished; otherwise as `run`.
+
+        Raises:
+            UserError: There is no such stage, or one of its inputs is not there.
+        """
+        return self.follow(lambda: self._plan_single(name, again, replaced), dry)
+
+    def _plan_single(self, name: str, again: bool, replaced: bool) -> list[Entry]:
+        """The plan for one stage: its inputs must be there, but for rendered data and networks
+        trained elsewhere."""
+        by_name = {stage.name: stage for stage in self.stages}
+        if name not in by_name:
+            raise UserError(
+                f"no stage '{name}' with iterations={self.config.iterations} and "
+                f"self_training_steps={self.config.self_training_steps}; "
+                f"the stages are {', '.join(by_name)}"
+            )
+        stage = by_name[name]
+        needed = {given.name for given in (*stage.inputs, *stage.seen)}
+        inputs = [given for given in self.stages if given.name in needed]
+        plan = self.store.plan([*inputs, stage], name if again else None, replaced)
+        for entry in plan[:-1]:
+            if entry.run and entry.stage.kind not in ("render", "given"):
+                raise UserError(
+                    f"{name} needs {entry.stage.name} ({entry.reason}); make that first, "
+                    "or use `run`"
+                )
+        return plan
+
+    def follow(self, planned: Planned, dry: bool = False) -> list[Row]:
+        """Do what a plan says; nothing is touched before it is known to lose nothing unasked.
+
+        Args:
+            planned: Makes the plan; called again once the folder is this run's alone.
+            dry: Print the plan only.
+        """
+        plan = planned()
+        if any(entry.run for entry in plan) and rank_in_environment() == 0:
+            self._require_sound_data()
+        text = describe_plan(self.config, plan)
+        if dry:
+            self.console.say(text)
+            return self.results.rows()
+        log.info("%s", text)
+        require_consent(self.store.folder, plan)
+        # A child is waited for, whatever it finds: others may have worked here since.
+        awaited = is_child() and not self.launched
+        if awaited or any(entry.run or entry.source for entry in plan):
+            self._make(planned)
+        elif rank_in_environment() == 0:
+            log.info("all %d stages are finished", len(plan))
+            with claimed(self.store.folder):
+                for stage in self.stages:
+                    self.store.resume_publishing(stage)
+                self._write_configuration()
+                self.results.write()
+        return self.results.rows()
+
+    def _require_sound_data(self) -> None:
+        """Raise UserError for what `check` would list; say what the data holds."""
+        require_known(self.config.segmentation.network)
+        if self.data.limit is not None:
+            return  # a few files do not tell
+        problems = check_problem(self.config, self.data, False, True, self.console)
+        if problems:
+            more = f" (and {len(problems) - 1} more: `check` lists them)" if problems[1:] else ""
+            raise UserError(f"{problems[0]}{more}")
+
+    def _write_configuration(self) -> None:
+        write_text(self.store.folder / CONFIGURATION, to_yaml(self.config))
+
+    def _make(self, planned: Planned) -> None:
+        from bdl.runtime.device import make_fabric
+        from bdl.runtime.processes import joined, launched
+        from bdl.runtime.run import Run
+
+        if not _ONE_AT_A_TIME.acquire(blocking=False):
+            raise UserError(
+                "another run is under way in this process; both would use its signals and its log; "
+                "run one after the other, or each in a process of its own"
+            )
+        try:
+            fabric = make_fabric(self.config)
+            with joined(fabric) if self.launched else launched(fabric):
+                run = Run.of(self.config, self.store.folder, fabric, self.console)
+                with self._claimed(run):
+                    self._make_claimed(run, planned)
+        finally:
+            _ONE_AT_A_TIME.release()
+
+    def _make_claimed(self, run: Run, planned: Planned) -> None:
+        import torch
+
+        from bdl.runtime.device import require_compiler
+
+        plan = planned()  # as it is now that nobody else changes it
+        require_consent(self.store.folder, plan)
+        run.fabric.barrier()  # all processes have read the records before any is changed
+        if run.compile and any(e.run and e.stage.unit == "steps" for e in plan):
+            require_compiler(run.fabric.device)
+        if run.is_main:
+            self._write_configuration()
+            self.console.log_to(self.store.folder / "log.txt")
+            log.debug("%s", describe_values({**vars(self._made_on(run)), **versions()}))
+            if self.data.cache is not None:
+                self.data.cache.prepare()
+        device = run.fabric.device
+        # The calling program's draws are its own.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._make_stages(run, plan)
+
+    @contextmanager
+    def _claimed(self, run: Run) -> Iterator[None]:
+        """Inside, the run's folder is this run's alone, and what was being moved is moved."""
+        if not run.is_main:
+            run.fabric.barrier()
+            yield
+            return
+        with claimed(self.store.folder):
+            for stage in self.stages:
+                self.store.resume_publishing(stage)
+                self.store.tidy(stage)
+            run.fabric.barrier()
+            yield
+
+    def _make_stages(self, run: Run, plan: Sequence[Entry]) -> None:
+        """The plan's stages one after the other; each is recorded as it is done."""
+        time_left = TimeLeft()
+        for entry in plan:
+            manifest = read_manifest(self.store.folder_of(entry.stage))
+            if manifest is not None and not entry.run:
+                time_left.learn(entry.stage, manifest.seconds)
+        to_do = [entry for entry in plan if entry.run or entry.source]
+        with self.results.tracked(run.is_main) as track:
+            for number, entry in enumerate(to_do):
+                stop_request.raise_if_noted()
+                log.info("[%d/%d] %s", number + 1, len(to_do), entry.stage.name)
+                left = [later.stage for later in to_do[number + 1 :] if later.run]
+                self.console.loop_left = time_left.of(left)
+                self.console.loop_place = (number, len(to_do))
+                seconds = self._make_stage(run, entry)
+                time_left.learn(entry.stage, seconds)
+                if run.is_main:
+                    track(entry.stage)
+                run.fabric.barrier()
+        if run.is_main:
+            self.results.write()
+
+    def _make_stage(self, run: Run, entry: Entry) -> float:
+        """Make or take one stage; returns the seconds that it took."""
+        from bdl.runtime.memory import PeakMemory
+        from bdl.runtime.processes import largest
+        from bdl.runtime.tracking import Tracker
+
+        stage, store = entry.stage, self.store
+        log.debug("%s", describe_values(flatten(stage.settings)))
+        if entry.source is not None:
+            if run.is_main:
+                store.take(stage, entry.source)
+            return 0.0
+        folder = store.staging_folder(stage)
+        page = None
+        if run.is_main:
+            if entry.anew:
+                store.restart(stage)
+            store.begin(stage)
+            page = self.results.follow(stage)
+        run.fabric.barrier()
+        started, peak = time.monotonic(), PeakMemory()
+        log_folder = self.store.folder / "tensorboard" / stage.log if run.is_main else None
+        metrics = stage.make(run.named(stage.name, lambda: Tracker(log_folder), page), folder)
+        seconds = time.monotonic() - started if metrics.seconds is None else metrics.seconds
+        memory = {key: largest(run.fabric, size) for key, size in peak.read().items()}
+        log.debug("%s", describe_values({"made in": duration(seconds), **memory}))
+        if run.is_main:
+            made_on = self._made_on(run)
+            made_on.peak_memory = memory.get("peak_memory")
+            made_on.peak_gpu_memory = memory.get("peak_gpu_memory")
+            store.finish(stage, metrics, seconds, made_on)
+        return seconds
+
+    def _made_on(self, run: Run) -> MadeOn:
+        from bdl.runtime.device import resolve_precision
+
+        return MadeOn(
+            seed=self.config.seed,
+            device=str(run.fabric.device),
+            precision=resolve_precision(self.config),
+            processes=run.fabric.world_size,
+        )
+
+
+def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
+    """What will run and what is reused, a line a stage; what would be lost."""
+    lines = [
+        f"{config.out}: K = {config.iterations}, N = {config.self_training_steps}, "
+        f"seed {config.seed}; {sum(entry.run for entry in plan)} of {len(plan)} stages to run"
+    ]
+    for entry in plan:
+        work = f"{entry.stage.work} {entry.stage.unit}"
+        mark = "run  " if entry.run else "reuse"
+        lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {entry.reason}".rstrip())
+    losing = [entry for entry in plan if entry.loses]
+    if losing:
+        agreed = all(entry.consented for entry in losing)
+        verb = "replaces:" if agreed else "needs --replace or another out=..., as it replaces:"
+        lines.append(f"  {verb} {describe_loss(losing)}")
+    return "\n".join(lines)
+
+
+def describe_values(values: dict[str, Any]) -> str:
+    """A line for each, indented, for those who want to know."""
+    return "\n".join(f"    {key}: {value}" for key, value in values.items())

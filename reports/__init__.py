@@ -1,0 +1,1 @@
+"""What a run and its results look like: the run page, comparisons, ablations, charts."""

@@ -1,0 +1,215 @@
+"""Ablations: the loop with other numbers of steps, other settings and seeds, in one table.
+
+Each cell is a run in a folder of its own; cells share the stages that are equal.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from bdl.reports.charts import Series, category_chart, standalone
+from bdl.reports.records import Row
+from bdl.reports.report import NOT_MEASURED, difference, now, percent, signed, template
+from bdl.runtime.config import Config
+from bdl.runtime.files import write_json, write_text
+from bdl.segmentation.stages import Segmenter
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an ablation.
+
+    Args:
+        variant: Name of the settings.
+        iterations: K.
+        self_training_steps: N.
+        seed: Seed.
+        config: The whole configuration.
+    """
+
+    variant: str
+    iterations: int
+    self_training_steps: int
+    seed: int
+    config: Config
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network of the table.
+
+    Args:
+        variant: Name of the settings.
+        iterations: K of its runs.
+        self_training_steps: N of its runs.
+        network: Its stage.
+        k: Round.
+        i: Self-training step.
+        miou: Mean IoU in [0, 1] by seed; None where it was not measured.
+        gain: The same less that of the run's source only.
+    """
+
+    variant: str
+    iterations: int
+    self_training_steps: int
+    network: str
+    k: int
+    i: int
+    miou: dict[int, float | None]
+    gain: dict[int, float | None]
+
+    @property
+    def symbol(self) -> str:
+        """The paper's symbol for the network."""
+        return Segmenter(k=self.k, i=self.i).symbol
+
+    @property
+    def measured(self) -> list[float]:
+        """The values of the seeds that have one."""
+        return [value for value in self.miou.values() if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the seeds; None where nothing was measured."""
+        return statistics.fmean(self.measured) if self.measured else None
+
+    @property
+    def spread(self) -> str:
+        """Mean and standard deviation over the seeds in %, as a text."""
+        if self.mean is None:
+            return NOT_MEASURED
+        if len(self.measured) == 1:
+            return percent(self.mean)
+        return f"{percent(self.mean)} ± {percent(statistics.stdev(self.measured))}"
+
+
+def write_ablation(
+    folder: Path, results: Sequence[tuple[Cell, Sequence[Row]]], cells: int
+) -> list[Line]:
+    """Write `folder`/ablation.json, .md, .csv, .svg and .html.
+
+    Args:
+        folder: Of the ablation.
+        results: The finished cells with the rows of their results.json.
+        cells: How many are planned.
+
+    Returns:
+        The lines of the table.
+    """
+    lines = summarize(results)
+    write_json(folder / "ablation.json", [vars(line) for line in lines])
+    write_text(folder / "ablation.md", as_markdown(lines))
+    write_text(folder / "ablation.csv", as_csv(lines))
+    write_text(folder / "ablation.svg", as_plot(lines))
+    write_text(folder / "ablation.html", as_page(folder.resolve().name, lines, cells))
+    return lines
+
+
+def summarize(results: Sequence[tuple[Cell, Sequence[Row]]]) -> list[Line]:
+    """A line for each network of each variant, K and N, with the values of its seeds."""
+    lines: dict[tuple[str, int, int, str], Line] = {}
+    for cell, rows in results:
+        for row in rows:
+            key = (cell.variant, cell.iterations, cell.self_training_steps, row.stage)
+            line = lines.setdefault(key, Line(*key, k=row.k, i=row.i, miou={}, gain={}))
+            line.miou[cell.seed] = row.miou
+            line.gain[cell.seed] = difference(row.miou, rows[0].miou)
+    return list(lines.values())
+
+
+def as_markdown(lines: Sequence[Line]) -> str:
+    """The table in percent: mIoU as mean and standard deviation over the seeds, and every seed's
+    gain over its source only."""
+    seeds = seeds_of(lines)
+    head = ["variant", "K", "N", "network", "mIoU", *(f"gain, seed {seed}" for seed in seeds)]
+    rows = [head, ["---"] * len(head)]
+    for line in lines:
+        gains = [line.gain.get(seed) for seed in seeds]
+        numbers = [str(line.iterations), str(line.self_training_steps)]
+        cells = ["" if gain is None else signed(gain) for gain in gains]
+        rows.append([line.variant, *numbers, line.network, line.spread, *cells])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """A line a network and seed; mIoU and gain as fractions, empty where not measured."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "K", "N", "network", "seed", "miou", "gain"])
+    for line in lines:
+        cell = [line.variant, line.iterations, line.self_training_steps, line.network]
+        for seed in line.miou:
+            writer.writerow([*cell, seed, line.miou[seed], line.gain[seed]])
+    return text.getvalue()
+
+
+def series_of(lines: Sequence[Line]) -> list[Series]:
+    """mIoU in % over `networks_of`, by seed: a series for each variant and, where it has several,
+    each N: on N depends from which network the second round starts. On K no network depends."""
+    counts: dict[str, set[int]] = {}
+    for line in lines:
+        counts.setdefault(line.variant, set()).add(line.self_training_steps)
+    by_name: dict[str, list[Line]] = {}
+    for line in lines:
+        several = len(counts[line.variant]) > 1
+        name = f"{line.variant}, N = {line.self_training_steps}" if several else line.variant
+        by_name.setdefault(name, []).append(line)
+    networks = networks_of(lines)
+    return [
+        Series(name, [_values(its, network) for network in networks], color)
+        for color, (name, its) in enumerate(by_name.items(), start=1)
+    ]
+
+
+def networks_of(lines: Iterable[Line]) -> list[str]:
+    """The networks' symbols, in the order in which the loop makes them."""
+    networks = {(line.k, line.i): line.symbol for line in lines}
+    return [networks[k_and_i] for k_and_i in sorted(networks)]
+
+
+def seeds_of(lines: Iterable[Line]) -> list[int]:
+    """The seeds of all runs."""
+    return sorted({seed for line in lines for seed in line.miou})
+
+
+def chart(lines: Sequence[Line]) -> Markup:
+    """mIoU over the networks: a dot a seed, a line through the means of each series."""
+    return category_chart("mIoU by network", networks_of(lines), series_of(lines))
+
+
+def as_plot(lines: Sequence[Line]) -> str:
+    """The chart as an SVG file of its own, with a legend where there are several lines."""
+    colors = {one.name: one.color for one in series_of(lines)}
+    return standalone(chart(lines), colors if len(colors) > 1 else {})
+
+
+def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
+    """The chart and the table as one self-contained HTML page; `cells` are the runs planned."""
+    made = {(line.variant, line.iterations, line.self_training_steps) for line in lines}
+    means = [(line.mean, line) for line in lines if line.mean is not None]
+    return template("ablation.html.j2").render(
+        title=title,
+        lines=lines,
+        best=max(means, key=lambda item: item[0])[1] if means else None,
+        series=series_of(lines),
+        seeds=seeds_of(lines),
+        chart=chart(lines),
+        settings=len(made),
+        cells=cells,
+        written=now(),
+        zoom=False,
+    )
+
+
+def _values(lines: Sequence[Line], network: str) -> list[float]:
+    """A network's mIoU in %, by seed."""
+    values: dict[int, float | None] = {}
+    for line in lines:
+        if line.symbol == network:
+            values |= line.miou
+    return [100 * value for value in values.values() if value is not None]

@@ -1,0 +1,71 @@
+"""What the stages of segmentation measure; classes are counted by train id, not by name."""
+
+from dataclasses import dataclass, field
+
+from bdl.runtime.metrics import Metrics, TrainingMetrics
+
+
+@dataclass
+class Best:
+    """The best state of a training: the steps that were done, and its mIoU in [0, 1]."""
+
+    step: int
+    miou: float
+
+
+@dataclass
+class SegmenterMetrics(TrainingMetrics):
+    """A training's curves, and the best state that it kept.
+
+    Args:
+        best: That of the highest mIoU on the validation images, the first of equals; None where
+            none was kept.
+    """
+
+    best: Best | None = None
+
+
+@dataclass
+class EvaluationMetrics(Metrics):
+    """Scores of a network on labelled images.
+
+    Args:
+        images: Number of images.
+        miou: Mean IoU in [0, 1] over the classes that are in labels or predictions.
+        subsets: The same over each of the label space's subsets; None where none is there.
+        iou: IoU by train id; None for a class in neither labels nor predictions.
+        confusion: Pixels by label (rows) and prediction (columns).
+    """
+
+    images: int = 0
+    miou: float | None = None
+    subsets: dict[str, float | None] = field(default_factory=dict)
+    iou: list[float | None] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+
+
+@dataclass
+class PseudoLabelClass:
+    """Of one class: its confidence threshold in [0, 1], the pixels predicted as it, and the share
+    of these that were kept."""
+
+    threshold: float
+    predicted: int
+    kept: float
+
+
+@dataclass
+class PseudoLabelMetrics(Metrics):
+    """Pseudo labels of the target's training images.
+
+    Args:
+        images: Number of images.
+        kept: Share of the pixels that have a label, in [0, 1]; transparent ones do not count.
+        transparent: Share of all pixels that are transparent, in [0, 1].
+        classes: One entry a class, by train id.
+    """
+
+    images: int = 0
+    kept: float = 0.0
+    transparent: float = 0.0
+    classes: list[PseudoLabelClass] = field(default_factory=list)

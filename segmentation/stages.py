@@ -1,0 +1,433 @@
+"""The stages of segmentation: M(k,i), pseudo labels, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from bdl.domains.datasets import Sample
+from bdl.domains.problem import Classes, ImageSet
+from bdl.runtime.config import (
+    AdversarialConfig,
+    EvaluationConfig,
+    PseudoLabelConfig,
+    SegmenterTraining,
+)
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import GivenFile, load_tensors, save_tensors
+from bdl.runtime.metrics import Metrics
+from bdl.runtime.run import Run
+from bdl.runtime.stage import Stage
+from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics, SegmenterMetrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdl.domains.loading import View
+    from bdl.segmentation.networks.base import Segmenter as SegmentationNetwork
+
+RESULT = "segmenter.pt"
+BEST = "segmenter-best.pt"  # beside it, the best state on the validation images
+
+
+def pseudo_label_path(folder: Path, name: str) -> Path:
+    """Where the pseudo labels of the sample `name` lie in their stage's folder."""
+    return folder / "labels" / f"{name}.png"
+
+
+def prediction_path(folder: Path, index: int) -> Path:
+    """Where the prediction of the validation image `index` lies, if it is a followed one."""
+    return folder / "predictions" / f"{index:04d}.png"
+
+
+class Translations(Protocol):
+    """Translated source images, a stage or given ones."""
+
+    def samples(self, run: Run, source: list[Sample]) -> list[Sample]:
+        """The samples of the source with their translations in the place of the images."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Segmenter(Stage):
+    """M(k,i): a segmentation network, wherever it comes from; M(0) is source only.
+
+    Args:
+        users_network: The name of a network whose code is the user's own, as configured: only code
+            that it names runs. None for other networks.
+        users_code: What tells that code's versions apart.
+    """
+
+    unit: ClassVar[str] = "steps"
+    is_network: ClassVar[bool] = True
+
+    users_network: str | None = field(default=None, compare=False)
+    users_code: str | None = field(
+        default=None, metadata={"key": "the code of segmentation.network"}
+    )
+
+    @property
+    def name(self) -> str:
+        return f"k{self.k}/segmentation-{self.i}" if self.k else "source-only"
+
+    @property
+    def symbol(self) -> str:
+        return f"M({self.k},{self.i})" if self.k else "M(0)"
+
+    @property
+    def log(self) -> str:
+        if not self.k:
+            return "k0-00-source-only"
+        return f"k{self.k}-{2 * self.i + 2:02d}-segmentation-{self.i}"
+
+    @property
+    def cost(self) -> str:
+        if not self.k:
+            return "source-only"
+        return "segmentation-i" if self.i else "segmentation-0"
+
+    def files(self) -> Sequence[str]:
+        return [RESULT]
+
+    def load(self, run: Run) -> SegmentationNetwork:
+        """The finished network, on the CPU."""
+        from bdl.segmentation.checkpoint import load_segmenter
+
+        network, _ = load_segmenter(run.folder / self.name / RESULT, self.users_network)
+        return network
+
+    def score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
+        """The frozen network's scores at its own stride, N x C x h x w, of images in [0, 1],
+        N x 3 x H x W; gradients of the images pass."""
+        from bdl.segmentation.predict import frozen_scores
+
+        return frozen_scores(run.fabric, self.load(run))
+
+    def predicted_classes(self, run: Run) -> Callable[[Tensor, tuple[int, int]], Tensor]:
+        """Images in [0, 1], N x 3 x H x W, and a size (height, width) to train ids,
+        N x height x width."""
+        from bdl.segmentation.predict import predict_classes
+
+        network = self.load(run)
+        run.fabric.to_device(network)
+        return lambda images, size: predict_classes(run.fabric, network, images, size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PseudoLabels(Stage):
+    """Y' = the confident predictions of M(k,i-1) on the target's images; a set of samples.
+
+    Args:
+        precision: As configured.
+        labelling: Views of an image, and thresholds.
+        classes: What the network tells apart.
+        target: Target images.
+        network: M(k,i-1).
+    """
+
+    kind: ClassVar[str] = "pseudo-label"
+    unit: ClassVar[str] = "images"
+    metrics: ClassVar[type[Metrics]] = PseudoLabelMetrics
+
+    precision: str
+    labelling: PseudoLabelConfig = field(metadata={"key": "segmentation.pseudo_labels"})
+    classes: Classes = field(metadata={"key": "data.label_space"})
+    target: ImageSet = field(metadata={"key": "data.target"})
+    network: Segmenter
+
+    @property
+    def name(self) -> str:
+        return f"k{self.k}/pseudo-labels-{self.i}"
+
+    @property
+    def symbol(self) -> str:
+        return f"pseudo labels for M({self.k},{self.i})"
+
+    @property
+    def cost(self) -> str:
+        return "pseudo-labels-i"
+
+    @property
+    def work(self) -> int:
+        return self.target.count
+
+    def files(self) -> Sequence[str]:
+        return [f"labels/{name}.png" for name in self.target.names()]
+
+    def samples(self, run: Run) -> list[Sample]:
+        """The target's samples with their pseudo labels: train ids, 255 where there is none."""
+        folder = run.folder / self.name
+        return [
+            Sample(sample.name, sample.image, pseudo_label_path(folder, sample.name))
+            for sample in self.target.samples()
+        ]
+
+    def make(self, run: Run, folder: Path) -> PseudoLabelMetrics:
+        from bdl.segmentation.pseudo_labels import make_pseudo_labels
+
+        views = [self.target.whole(scale=scale) for scale in self.labelling.scales]
+        return make_pseudo_labels(
+            run,
+            folder,
+            self.network.load(run),
+            views,
+            self.target.size,
+            self.classes.space,
+            self.labelling,
+        )
+
+
+@dataclass(frozen=True)
+class Checks:
+    """On what a network is scored while it learns, which changes no result.
+
+    Args:
+        every: Steps from one evaluation to the next.
+        images: Validation images with labels.
+        size: Width and height to score at; None: the labels' own.
+    """
+
+    every: int
+    images: ImageSet
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedSegmenter(Segmenter):
+    """M(k,i), trained on labelled source images and, after the first, with the target.
+
+    Source only never sees the target, not even unlabelled: batch norm learns from what passes.
+
+    Args:
+        seed: Seed of all draws.
+        precision: As configured.
+        training: Network, optimizer, schedule and augmentation.
+        steps: Steps of the training.
+        weights: Initial weights; None: the network's own initialisation.
+        classes: What the network tells apart.
+        source: Source images with labels.
+        translated: Translations to train on in their place; None: the images as they are.
+        originals: Whether the source images as they are take part beside translations.
+        target: Target images; None where training does not see them.
+        adversarial: Adversarial term; None where there is none.
+        pseudo_labels: Pseudo labels of the target; None where there are none.
+        class_mixing: Whether classes of the source are pasted onto target images.
+        warm_start_from: A network to go on from; None: initial weights.
+        checks: On what it is scored while it learns; None: on nothing.
+    """
+
+    kind: ClassVar[str] = "segment"
+    metrics: ClassVar[type[Metrics]] = SegmenterMetrics
+
+    seed: int
+    precision: str
+    training: SegmenterTraining = field(metadata={"key": "segmentation"})
+    steps: int = field(metadata={"key": "segmentation.steps"})
+    weights: GivenFile | None = field(metadata={"key": "segmentation.weights"})
+    classes: Classes = field(metadata={"key": "data.label_space"})
+    source: ImageSet = field(metadata={"key": "data.source"})
+    translated: Translations | None = field(metadata={"key": "translation.images"})
+    originals: bool = field(metadata={"key": "segmentation.originals"})
+    target: ImageSet | None = field(metadata={"key": "data.target"})
+    adversarial: AdversarialConfig | None = field(metadata={"key": "segmentation.adversarial"})
+    pseudo_labels: PseudoLabels | None
+    class_mixing: bool = field(metadata={"key": "segmentation.class_mixing"})
+    warm_start_from: Segmenter | None
+    checks: Checks | None = field(default=None, compare=False)
+
+    @property
+    def work(self) -> int:
+        return self.steps
+
+    @property
+    def seen(self) -> Sequence[Stage]:
+        rendered = self.checks.images.rendered if self.checks is not None else None
+        return [rendered] if rendered is not None else []
+
+    def files(self) -> Sequence[str]:
+        return [RESULT] if self.checks is None else [RESULT, BEST]
+
+    def make(self, run: Run, folder: Path) -> SegmenterMetrics:
+        from bdl.segmentation.train import SegmentationData, train_segmenter
+        from bdl.segmentation.validation import ValidationData
+
+        source = self.source.samples()
+        if self.translated is not None:
+            translations = self.translated.samples(run, source)
+            source = [*source, *translations] if self.originals else translations
+        seen = None
+        if self.target is not None:
+            samples = self.pseudo_labels.samples(run) if self.pseudo_labels else None
+            samples = samples or self.target.samples()
+            seen = self.target.training(samples, self._view(self.target), self.seed)
+        checks = self.checks
+        data = SegmentationData(
+            source=self.source.training(source, self._view(self.source), self.seed),
+            target=seen,
+            adversarial=self.adversarial,
+            class_mixing=self.class_mixing,
+            validation=ValidationData(checks.every, checks.images.whole(), checks.size)
+            if checks is not None
+            else None,
+        )
+        return train_segmenter(
+            run,
+            folder,
+            self.training,
+            self.seed,
+            self.steps,
+            self.classes.space,
+            self._initial_network(run),
+            data,
+        )
+
+    def _view(self, images: ImageSet) -> View:
+        from bdl.domains.loading import View
+
+        augmentation = self.training.augmentation
+        return View(
+            size=images.size,
+            crop=augmentation.crop,
+            scale=augmentation.scale,
+            flip=augmentation.flip,
+        )
+
+    def _initial_network(self, run: Run) -> SegmentationNetwork:
+        from bdl.segmentation.checkpoint import initial_segmenter
+
+        path = self.weights.path if self.weights is not None else None
+        network = initial_segmenter(self.training, path, self.classes.count, self.seed)
+        if self.warm_start_from is not None:
+            content = load_tensors(run.folder / self.warm_start_from.name / RESULT)
+            network.load_state_dict(content["state"])
+        return network
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GivenSegmenter(Segmenter):
+    """A network trained elsewhere (`segmentation.checkpoints`) in the place of M(k,i).
+
+    Args:
+        file: Its checkpoint.
+        classes: What the run's networks tell apart.
+    """
+
+    kind: ClassVar[str] = "given"
+    unit: ClassVar[str] = "network"
+
+    file: GivenFile = field(metadata={"key": "segmentation.checkpoints"})
+    classes: Classes = field(metadata={"key": "data.label_space"})
+
+    @property
+    def work(self) -> int:
+        return 1
+
+    def make(self, run: Run, folder: Path) -> Metrics:
+        from bdl.segmentation.checkpoint import as_segmenter
+
+        content = load_tensors(self.file.path)
+        _, label_space = as_segmenter(content, self.file.path, self.users_network)
+        if label_space["names"] != list(self.classes.space.names):
+            raise UserError(
+                f"segmentation.checkpoints.{self.name}: {self.file.path} is for the classes of "
+                f"{label_space['name']}, not of {self.classes.space.name}"
+            )
+        if run.is_main:
+            save_tensors(folder / RESULT, content)
+        return Metrics()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation(Stage):
+    """mIoU of a network on the validation images, which nothing but this stage reads.
+
+    Args:
+        precision: As configured.
+        evaluation: Size to score at.
+        classes: What the network tells apart.
+        subsets: Train ids of the classes that further means are over, by the mean's name.
+        validation: Validation images with labels.
+        network: The network.
+    """
+
+    kind: ClassVar[str] = "evaluate"
+    unit: ClassVar[str] = "images"
+    metrics: ClassVar[type[Metrics]] = EvaluationMetrics
+
+    precision: str
+    evaluation: EvaluationConfig = field(metadata={"key": "segmentation.evaluation"})
+    classes: Classes = field(metadata={"key": "data.label_space"})
+    subsets: dict[str, tuple[int, ...]]
+    validation: ImageSet = field(metadata={"key": "data.validation"})
+    network: Segmenter
+
+    @property
+    def name(self) -> str:
+        return f"{self.network.name}/evaluation"
+
+    @property
+    def symbol(self) -> str:
+        return self.network.symbol
+
+    @property
+    def cost(self) -> str:
+        return "evaluation"
+
+    @property
+    def work(self) -> int:
+        return self.validation.count
+
+    def files(self) -> Sequence[str]:
+        return [f"predictions/{index:04d}.png" for index in self.validation.followed()]
+
+    def make(self, run: Run, folder: Path) -> EvaluationMetrics:
+        from bdl.segmentation.evaluate import evaluate
+
+        return evaluate(
+            run,
+            folder,
+            self.network.load(run),
+            self.validation.whole(),
+            self.classes.space,
+            self.evaluation.size,
+            self.validation.followed(),
+        )
+
+
+@dataclass(frozen=True)
+class PackagedFeatures:
+    """Features of a backbone trained on ImageNet, whose weights an installed package holds: the
+    same for all rounds and runs.
+
+    Args:
+        backbone: Timm's name of it.
+    """
+
+    backbone: str
+
+    def load(self, run: Run) -> tuple[Callable[[Tensor], Tensor], str]:
+        """A function from images in [0, 1], N x 3 x H x W, to N x D, and what it gives."""
+        from bdl.segmentation.networks.timm_backbone import ImageFeatures
+
+        features = run.fabric.to_device(ImageFeatures(self.backbone))
+        return features, f"{self.backbone}, trained on ImageNet"
+
+
+@dataclass(frozen=True)
+class PooledScores:
+    """The mean over the image of the scores of a network, the same for all rounds of a run.
+
+    Args:
+        network: M(0).
+    """
+
+    network: Segmenter
+
+    def load(self, run: Run) -> tuple[Callable[[Tensor], Tensor], str]:
+        """A function from images in [0, 1], N x 3 x H x W, to N x C, and what it gives."""
+        # Not `score_maps`, whose weights may be of a precision that needs autocast around them.
+        network = self.network.load(run).requires_grad_(False)
+        run.fabric.to_device(network)
+        title = f"scores of {self.network.name}, mean over the image"
+        return lambda images: network.scores(images).mean((2, 3)), title

@@ -1,0 +1,87 @@
+"""`predict`: what it writes is what the predictor gives, and bad input is one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdl.domains.images import open_label
+from bdl.pipeline import main
+from bdl.segmentation.checkpoint import RESULT
+from bdl.segmentation.predictor import Predictor
+from tests.helpers.predictor import SPACE, make_network, photo, save
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save(tmp_path / "model" / RESULT, make_network())
+
+
+def test_command_writes_labels_overlays_and_probabilities(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
+    (photos / "trip").mkdir(parents=True)
+    photo(seed=1).save(photos / "a.png")
+    photo(30, 20, seed=2).save(photos / "trip" / "b.jpg", quality=95)
+    arguments = ["predict", "--checkpoint", str(checkpoint), "--images", str(photos)]
+    arguments += ["--out", str(out), "--device", "cpu", "--quiet"]
+    assert main([*arguments, "--probabilities"]) == 0
+    assert main(arguments) == 0  # its own results, inside the folder, are no photos
+    assert capsys.readouterr().out == ""
+    made = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
+    assert made == {
+        "labels/a.png",
+        "labels/trip/b.png",
+        "overlays/a.jpg",
+        "overlays/trip/b.jpg",
+        "probabilities/a.npz",
+        "probabilities/trip/b.npz",
+        "predictions.jsonl",
+    }
+    predictor = Predictor(checkpoint, device="cpu")
+    for name, file in {"a": photos / "a.png", "trip/b": photos / "trip" / "b.jpg"}.items():
+        labels = np.asarray(open_label(out / "labels" / f"{name}.png"))
+        assert np.array_equal(labels, predictor(file))
+        with np.load(out / "probabilities" / f"{name}.npz", allow_pickle=False) as content:
+            assert content["probabilities"].dtype == np.float16
+            assert tuple(content["classes"]) == SPACE.names
+            assert np.allclose(content["probabilities"].sum(0), 1, atol=5e-3)
+    image = Image.open(out / "labels" / "a.png")
+    assert image.getpalette()[:33] == SPACE.palette()[:33]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--images": "nowhere"}, "nowhere: no such file or folder"),
+        ({"--images": "empty"}, "empty: holds no images"),
+        ({"--images": "broken.png"}, "broken.png: is not a readable image"),
+        ({"--checkpoint": "nowhere"}, "nowhere: no such file or folder"),
+        ({"--checkpoint": "empty"}, "empty: holds no finished segmentation network"),
+        ({"--checkpoint": "broken.png"}, "broken.png: cannot be read as a weights file"),
+        ({"--out": "broken.png"}, "--out: "),
+        ({"--size": ["4", "4"]}, "size: is 4 4"),
+        ({"--scales": ["0"]}, "scales: must be one or more numbers above 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    tmp_path: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture,
+    change: dict,
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    photo().save(tmp_path / "a.png")
+    options = {"--checkpoint": str(checkpoint), "--images": "a.png", "--out": "out"} | change
+    arguments = ["predict", "--device", "cpu"]
+    for name, values in options.items():
+        listed = [values] if isinstance(values, str) else values
+        in_folder = name in ("--checkpoint", "--images", "--out")
+        arguments += [name, *(str(tmp_path / v) if in_folder else v for v in listed)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1

@@ -1,0 +1,135 @@
+"""Ablations: the table and the charts hold the runs' own numbers."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bdl.reports.ablation import Cell, Line, as_csv, as_markdown, as_page, as_plot, write_ablation
+from bdl.reports.records import Row
+from bdl.runtime.config import Config
+from tests.helpers.browser import needs_browser, opened
+
+
+def cell(variant: str, seed: int, folder: Path) -> Cell:
+    return Cell(variant, 1, 0, seed, Config(out=str(folder / variant / str(seed))))
+
+
+def row(k: int, i: int, miou: float | None) -> Row:
+    name = f"k{k}/segmentation-{i}" if k else "source-only"
+    return Row(name, k, i, miou, {}, {}, 1.0)
+
+
+def test_the_table_has_mean_spread_and_each_seeds_gain_over_its_own_source_only(tmp_path):
+    values = {0: (0.20, 0.30), 1: (0.22, 0.36)}
+    results = [
+        (cell("plain", seed, tmp_path), [row(0, 0, source_only), row(1, 0, adapted)])
+        for seed, (source_only, adapted) in values.items()
+    ]
+
+    lines = write_ablation(tmp_path, results, 2)
+
+    # By hand: mean of 30 and 36 is 33, their standard deviation 6 / sqrt(2) = 4.24.
+    assert "| plain | 1 | 0 | k1/segmentation-0 | 33.0 ± 4.2 | +10.0 | +14.0 |" in as_markdown(
+        lines
+    )
+    table = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert [(row["network"], row["seed"], float(row["miou"])) for row in table] == [
+        ("source-only", "0", 0.20),
+        ("source-only", "1", 0.22),
+        ("k1/segmentation-0", "0", 0.30),
+        ("k1/segmentation-0", "1", 0.36),
+    ]
+    stored = json.loads((tmp_path / "ablation.json").read_text())
+    assert stored[1]["miou"] == {"0": 0.30, "1": 0.36}
+    assert (tmp_path / "ablation.md").read_text() == as_markdown(lines)
+    assert (tmp_path / "ablation.svg").read_text() == as_plot(lines)
+    assert "33.0 ± 4.2" in (tmp_path / "ablation.html").read_text(encoding="utf-8")
+
+
+def test_without_validation_the_table_says_so(tmp_path):
+    results = [(cell("plain", 0, tmp_path), [row(0, 0, None), row(1, 0, None)])]
+    lines = write_ablation(tmp_path, results, 1)
+    assert "| plain | 1 | 0 | k1/segmentation-0 | not measured |  |" in as_markdown(lines)
+    assert as_csv(lines).splitlines()[1] == "plain,1,0,source-only,0,,"
+    assert "<circle" not in as_plot(lines) and "not measured" in as_plot(lines)
+    page = as_page("runs", lines, cells=1)
+    assert page.count("<td>not measured</td>") == 2 and 'class="best"' not in page
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, 1), (400, 0)], ids=["light", "dark, narrow"])
+def test_a_browser_shows_the_page(tmp_path, width, scheme):
+    """No error, a dot for each seed of each network inside the window, the numbers of the CSV in
+    the table, nothing wider than the window, and the theme that is asked for."""
+    cells = [cell(name, seed, tmp_path) for name in ("plain", "weak <b>") for seed in (0, 1)]
+    results = []
+    for number, made in enumerate(cells):
+        miou = 0.2 + 0.1 * made.seed + 0.03 * number
+        networks = ((0, 0), (1, 0), (1, 1))
+        rows = [row(k, i, miou + 0.05 * number) for number, (k, i) in enumerate(networks)]
+        results.append((made, rows))
+
+    write_ablation(tmp_path, results, len(cells))
+    rows = list(csv.DictReader((tmp_path / "ablation.csv").open(encoding="utf-8")))
+    dom, probe = opened(tmp_path / "ablation.html", width, scheme)
+    assert probe["errors"] == [] and probe["dots"] == len(rows) == 2 * 2 * 3
+    table = re.sub(r"<[^>]*>", " ", dom[dom.index('id="ablation-table"') :])
+    for line in rows:
+        gain = f"{100 * float(line['gain']):+.1f}"
+        assert ("0.0" if gain == "+0.0" else gain) in table.split()
+    assert probe["wide"] <= max(width, probe["window"])
+    assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")
+
+
+def test_the_page_and_the_plot_say_what_the_table_says(tmp_path):
+    lines = [
+        Line("plain", 1, 0, "source-only", 0, 0, {0: 0.20, 1: 0.22}, {0: 0.0, 1: 0.0}),
+        Line("plain", 1, 0, "k1/segmentation-0", 1, 0, {0: 0.30, 1: 0.36}, {0: 0.10, 1: 0.14}),
+        Line("<weak>", 1, 0, "k1/segmentation-0", 1, 0, {0: 0.21}, {0: -0.04}),
+    ]
+    page = as_page("runs", lines, cells=4)
+    assert "33.0 ± 4.2" in page and "+14.0" in page and "\N{MINUS SIGN}4.0" in page
+    assert "<weak>" not in page and "&lt;weak&gt;" in page
+    assert '<tr class="best"><td class="text">plain</td><td>1</td>' in page
+    assert "2 settings, 2 seeds; 4 runs planned" in page
+    values = re.findall(r"<title>([^<]*)\n(.*?): ([^<]*)</title>", as_plot(lines))
+    assert values == [
+        ("plain", "M(0)", "20.0"),
+        ("plain", "M(0)", "22.0"),
+        ("plain", "M(1,0)", "30.0"),
+        ("plain", "M(1,0)", "36.0"),
+        ("&lt;weak&gt;", "M(1,0)", "21.0"),
+    ]
+
+
+def test_a_network_of_several_k_is_one_dot_a_seed():
+    """M(0) of the runs with K = 0 and K = 1 is the same network."""
+    lines = [Line("plain", k, 0, "source-only", 0, 0, {0: 0.2}, {0: 0.0}) for k in (0, 1)]
+    assert as_plot(lines).count("<circle") == 1
+
+
+def test_runs_with_several_n_have_a_line_each():
+    """M(2,0) is another network with N = 2 than with N = 0: its translator saw another M."""
+    lines = [
+        Line("plain", 2, n, network, k, 0, {0: 0.2 + 0.1 * n}, {0: 0.0})
+        for n in (0, 2)
+        for k, network in ((0, "source-only"), (2, "k2/segmentation-0"))
+    ]
+    values = re.findall(r"<title>([^<]*)\n(.*?): ([^<]*)</title>", as_plot(lines))
+    assert values == [
+        ("plain, N = 0", "M(0)", "20.0"),
+        ("plain, N = 0", "M(2,0)", "20.0"),
+        ("plain, N = 2", "M(0)", "40.0"),
+        ("plain, N = 2", "M(2,0)", "40.0"),
+    ]
+    # The page's legend and the file's have the lines' colours.
+    colors = re.findall(r'class="line c(\d)"[^>]*><title>([^<]*)', as_plot(lines))
+    assert sorted(colors) == [("1", "plain, N = 0"), ("2", "plain, N = 2")]
+    page = as_page("runs", lines, cells=2)
+    assert re.findall(r'class="key c(\d)"></i>([^<]*)</li>', page) == colors
+    legend = re.findall(r'class="line c(\d)" d="M42[^>]*/><text[^>]*>([^<]*)', as_plot(lines))
+    assert legend == colors

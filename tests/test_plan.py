@@ -1,0 +1,304 @@
+"""From a configuration to stages: which of them a key changes, and what stands for Algorithm 1."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdl.domains.problem import Problem
+from bdl.pipeline import algorithm
+from bdl.runtime.config import Config, known_keys, load_config, value_at
+from bdl.runtime.stage import Stage
+from bdl.segmentation.checkpoint import save_segmenter
+from bdl.segmentation.networks import build_segmenter
+
+ROLES = ("source", "target", "validation")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Folders of three roles, and other ones of other content beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name in (*ROLES, "other"):
+        for kind in ("images", "labels", "more", "maps"):
+            (folder / name / kind).mkdir(parents=True)
+        for number in range(3):
+            pixels = random.integers(0, 256, (48, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / "images" / f"{number}.png")
+            Image.fromarray(255 - pixels).save(folder / name / "more" / f"{number}.png")
+            ids = random.integers(0, 11, (48, 64), np.uint8)
+            Image.fromarray(ids).save(folder / name / "labels" / f"{number}.png")
+            Image.fromarray(10 - ids).save(folder / name / "maps" / f"{number}.png")
+    (folder / "list.txt").write_text("0.png\n1.png\n", encoding="utf-8")
+    network = build_segmenter("compact", 11, width=4)
+    torch_file = folder / "segmenter.pt"
+    config = Config().segmentation
+    config.network, config.options = "compact", {"width": 4}
+    space = Problem(load_config(_write(folder), []).data, folder).space
+    save_segmenter(torch_file, network, config, space)
+    return folder
+
+
+def _write(folder: Path) -> Path:
+    domains = "".join(
+        f"  {role}: {{layout: folder, root: {(folder / role).as_posix()}, size: [64, 48]}}\n"
+        for role in ROLES
+    )
+    file = folder / "config.yaml"
+    file.write_text(
+        f"out: {(folder / 'run').as_posix()}\niterations: 1\nself_training_steps: 1\n"
+        f"data:\n  label_space: camvid11\n{domains}"
+        "segmentation:\n  network: compact\n  options: {width: 4}\n  class_mixing: true\n"
+        "  augmentation: {crop: [48, 40]}\n"
+        "translation:\n  load_width: 64\n  crop: [32, 32]\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+def stages_of(data: Path, *overrides: str) -> dict[str, Stage]:
+    config = load_config(data / "config.yaml", list(overrides))
+    stages = algorithm(config, Problem(config.data, Path(config.out)))
+    return {stage.name: stage for stage in stages}
+
+
+M0, F, S, MEASURES = "source-only", "k1/translator", "k1/translated", "k1/translated/measures"
+M10, Y, M11 = "k1/segmentation-0", "k1/pseudo-labels-1", "k1/segmentation-1"
+NETWORKS = {M0, M10, M11}
+EVALUATIONS = {f"{network}/evaluation" for network in NETWORKS}
+ADAPTED = {M10, M11}
+SOURCE_IMAGES = {M0, F, S, MEASURES, M10, M11}
+SOURCE_LABELS = {M0, MEASURES, M10, M11}
+TARGET = {F, MEASURES, M10, Y, M11}
+ALL = {*NETWORKS, *EVALUATIONS, F, S, MEASURES, Y}
+NOTHING: set[str] = set()
+
+# For each key: a value that is not the default's, and the stages that read the key.
+READS: dict[str, tuple[str, set[str]]] = {
+    "out": ("elsewhere", NOTHING),
+    "seed": ("5", {*NETWORKS, F, MEASURES}),
+    "init": ("previous", {M10, M11}),
+    "device": ("cpu", NOTHING),
+    "devices": ("1", NOTHING),
+    "nodes": ("1", NOTHING),
+    "precision": ("bf16-mixed", ALL),
+    "compile": ("true", NOTHING),
+    "log_every": ("7", NOTHING),
+    "checkpoint_every": ("7", NOTHING),
+    "keep_checkpoints": ("7", NOTHING),
+    "data.label_space": ("{data}/renamed.yaml", NOTHING),
+    "data.workers": ("0", NOTHING),
+    "data.cache": ("{data}/cache", NOTHING),
+    "data.cache_gb": ("1", NOTHING),
+    **{
+        f"data.{role}.{key}": (value, reads)
+        for role, images, labels in (
+            ("source", SOURCE_IMAGES, SOURCE_LABELS),
+            ("target", TARGET, NOTHING),
+            ("validation", EVALUATIONS, EVALUATIONS),
+        )
+        for key, value, reads in (
+            ("layout", "streets", NOTHING),
+            ("root", "{data}/other", images),
+            ("split", "val", NOTHING),
+            ("images", "more/*", images),
+            ("labels", "maps/*.png", labels),
+            ("encoding", "train_id", NOTHING),
+            ("list_file", "{data}/list.txt", images),
+            ("on_error", "skip", NOTHING),
+            ("size", "[56,48]", images),
+            ("scenes", "3", NOTHING),
+            ("appearance", "real", NOTHING),
+        )
+    },
+    "translation.checkpoints": ("null", NOTHING),  # tested below
+    "translation.load_width": ("60", {F}),
+    "translation.crop": ("[28,28]", {F}),
+    "translation.flip": ("false", {F}),
+    "translation.batch_size": ("2", {F}),
+    "translation.constant_epochs": ("3", {F}),
+    "translation.decay_epochs": ("3", {F}),
+    "translation.steps_per_epoch": ("3", {F}),
+    "translation.lr": ("1", {F}),
+    "translation.betas": ("[0.1,0.2]", {F}),
+    "translation.pool_size": ("3", {F}),
+    "translation.discriminator_width": ("3", {F}),
+    "translation.generator.width": ("3", {F}),
+    "translation.generator.blocks": ("3", {F}),
+    "translation.generator.skip": ("true", {F}),
+    "translation.generator.grain": ("0.1", {F}),
+    "translation.weights.adversarial": ("3", {F}),
+    "translation.weights.cycle": ("3", {F}),
+    "translation.weights.identity": ("3", {F}),
+    "translation.weights.perceptual": ("3", {F}),
+    "translation.weights.perceptual_reconstruction": ("3", {F}),
+    "translation.init": ("previous", NOTHING),  # there is no round before
+    "translation.measure_images": ("3", {MEASURES}),
+    "translation.gradient_checkpointing": ("true", NOTHING),  # the same gradients
+    "segmentation.options": ("{width: 8}", NETWORKS),
+    "segmentation.weights": ("{data}/segmenter.pt", NETWORKS),
+    "segmentation.steps": ("77", {M0, M10}),
+    "segmentation.pseudo_label_steps": ("77", {M11}),
+    "segmentation.validate_every": ("7", NOTHING),
+    "segmentation.batch_size": ("2", NETWORKS),
+    "segmentation.optimizer.name": ("adamw", NETWORKS),
+    "segmentation.optimizer.lr": ("1", NETWORKS),
+    "segmentation.optimizer.head_multiplier": ("3", NETWORKS),
+    "segmentation.optimizer.layer_decay": ("0.5", NETWORKS),
+    "segmentation.optimizer.momentum": ("0.5", NETWORKS),
+    "segmentation.optimizer.betas": ("[0.1,0.2]", NETWORKS),
+    "segmentation.optimizer.weight_decay": ("0.5", NETWORKS),
+    "segmentation.optimizer.rates": ("effective", NETWORKS),
+    "segmentation.schedule.name": ("step;segmentation.schedule.steps=99", NETWORKS),
+    "segmentation.schedule.steps": ("999999", NETWORKS),
+    "segmentation.schedule.power": ("0.5", NETWORKS),
+    "segmentation.schedule.gamma": ("0.5", NETWORKS),
+    "segmentation.schedule.warmup_steps": ("9", NETWORKS),
+    "segmentation.adversarial.weight": ("0.5", ADAPTED),
+    "segmentation.adversarial.lr": ("0.5", ADAPTED),
+    "segmentation.adversarial.betas": ("[0.1,0.2]", ADAPTED),
+    "segmentation.adversarial.width": ("3", ADAPTED),
+    "segmentation.pseudo_labels.quantile": ("0.4", {Y}),
+    "segmentation.pseudo_labels.max_threshold": ("0.8", {Y}),
+    "segmentation.pseudo_labels.flip": ("true", {Y}),
+    "segmentation.pseudo_labels.scales": ("[1.0,1.5]", {Y}),
+    "segmentation.augmentation.flip": ("true", NETWORKS),
+    "segmentation.augmentation.scale": ("[1.0,2.0]", NETWORKS),
+    "segmentation.augmentation.crop": ("[40,40]", NETWORKS),
+    "segmentation.augmentation.brightness": ("0.2", NETWORKS),
+    "segmentation.augmentation.contrast": ("0.2", NETWORKS),
+    "segmentation.augmentation.saturation": ("0.2", NETWORKS),
+    "segmentation.augmentation.hue": ("0.2", NETWORKS),
+    "segmentation.originals": ("true", ADAPTED),
+    "segmentation.class_mixing": ("false", {M11}),
+    "segmentation.evaluation.size": ("[32,32]", EVALUATIONS),
+}
+# Keys of which another value makes another list of stages, or another kind of stage.
+OTHER_STAGES = {
+    "iterations",
+    "self_training_steps",
+    "translation.images",
+    "segmentation.network",
+    "segmentation.checkpoints",
+    "data.source",
+    "data.target",
+    "data.validation",
+}
+UNTRIED = {f"data.{role}.{key}" for role in ROLES for key in ("layout", "encoding", "split")}
+
+
+def leaves() -> list[str]:
+    """The keys that are no sections, and sections that may be nothing."""
+    keys = known_keys()
+    sections = {key.rpartition(".")[0] for key in keys}
+    return [key for key in keys if key not in sections]
+
+
+def test_every_key_is_tried():
+    assert set(leaves()) - READS.keys() - OTHER_STAGES == set()
+
+
+@pytest.mark.parametrize("key", [key for key in READS if key not in UNTRIED])
+def test_a_key_changes_the_stages_that_read_it(data, key):
+    """Their own settings; the fingerprints of what follows change with their inputs."""
+    value, reads = READS[key]
+    if key == "data.label_space":  # the classes of camvid11, called otherwise
+        text = (Path(__file__).parents[1] / "domains/label_spaces/camvid11.yaml").read_text()
+        (data / "renamed.yaml").write_text(text.replace("bicycle", "two wheels"))
+    if key.endswith("checkpoints"):
+        return
+    before = stages_of(data)
+    after = stages_of(data, *f"{key}={value}".replace("{data}", data.as_posix()).split(";"))
+    assert list(after) == list(before)
+    changed = {
+        name
+        for name, stage in after.items()
+        if stage.settings != before[name].settings
+        or {path.name for path in stage.inputs} != {path.name for path in before[name].inputs}
+    }
+    assert changed == reads
+    following = set(changed)
+    for name, stage in after.items():
+        if following & {given.name for given in stage.inputs}:
+            following.add(name)
+    differing = {name for name in after if after[name] != before[name]}
+    assert differing == following
+
+
+def test_the_plan_is_algorithm_1(data):
+    stages = stages_of(data, "iterations=2")
+    parts = ["translator", "translated", "translated/measures", "segmentation-0"]
+    parts += ["segmentation-0/evaluation", "pseudo-labels-1", "segmentation-1"]
+    parts += ["segmentation-1/evaluation"]
+    rounds = [[f"k{k}/{part}" for part in parts] for k in (1, 2)]
+    assert list(stages) == [M0, f"{M0}/evaluation", *rounds[0], *rounds[1]]
+    assert [stages[name].symbol for name in (M0, F, M10, M11, "k2/segmentation-0")] == [
+        "M(0)",
+        "F(1)",
+        "M(1,0)",
+        "M(1,1)",
+        "M(2,0)",
+    ]
+    assert [given.name for given in stages["k2/translator"].inputs] == [M11]
+
+
+def test_equal_stages_of_two_rounds_are_equal(data):
+    """With images translated elsewhere and each training anew, round 2 repeats round 1."""
+    images = (data / "source/more").as_posix()
+    stages = stages_of(data, "iterations=2", f"translation.images={images}")
+    for i in (0, 1):
+        assert stages[f"k1/segmentation-{i}"] == stages[f"k2/segmentation-{i}"]
+    assert stages["k1/segmentation-0"] != stages["k1/segmentation-1"]
+
+
+def test_given_translations_count_by_their_contents(data):
+    """Not by their sizes or times: one that was corrected may be as long as before."""
+    folder = data / "translated"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.full((48, 64, 3), number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.bmp")  # as long, whatever it shows
+    overrides = [f"translation.images={folder.as_posix()}"]
+    before = stages_of(data, *overrides)
+    os.utime(folder / "1.bmp", (1, 1))
+    assert stages_of(data, *overrides) == before
+    state = (folder / "1.bmp").stat()
+    Image.fromarray(np.full((48, 64, 3), 77, np.uint8)).save(folder / "1.bmp")
+    os.utime(folder / "1.bmp", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (folder / "1.bmp").stat().st_size == state.st_size
+    after = stages_of(data, *overrides)
+    assert after[M0] == before[M0] and after[M10] != before[M10]
+
+
+def test_without_validation_nothing_is_evaluated_and_all_else_is_the_same(data):
+    before = stages_of(data)
+    after = stages_of(data, "data.validation=null")
+    assert set(before) - set(after) == EVALUATIONS
+    assert all(after[name] == before[name] for name in after)
+
+
+def test_source_only_needs_no_target(data):
+    stages = stages_of(data, "iterations=0", "data.target=null")
+    assert list(stages) == [M0, f"{M0}/evaluation"]
+    assert stages[M0] == stages_of(data)[M0]
+
+
+def test_a_given_network_takes_its_stages_place(data):
+    file = (data / "segmenter.pt").as_posix()
+    stages = stages_of(data, f"segmentation.checkpoints={{{M10}: {file}}}")
+    assert stages[M10].kind == "given" and stages[M10].symbol == "M(1,0)"
+    assert [given.name for given in stages[Y].inputs] == [M10]
+
+
+def test_values_of_settings_are_what_the_configuration_says(data):
+    config = load_config(data / "config.yaml")
+    settings: dict[str, Any] = stages_of(data)[F].settings["translation"]
+    for key in ("lr", "pool_size", "weights.cycle", "generator.width"):
+        value: Any = settings
+        for part in key.split("."):
+            value = value[part]
+        assert value == value_at(config, f"translation.{key}")

@@ -1,0 +1,85 @@
+"""run_loop in a user's own program, which goes on as if it had not been called."""
+
+import logging
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from bdl import execution
+from bdl.pipeline import run_loop
+from bdl.runtime.config import Config, load_config
+from bdl.runtime.errors import UserError
+
+
+def config_of(tiny_config: Path, out: Path) -> Config:
+    return load_config(tiny_config, ["iterations=0", "segmentation.steps=3", f"out={out}"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_logging_warnings_and_draws_are_the_programs_own(tiny_config, tmp_path, fails):
+    """After a run, and after one that is refused."""
+    config = config_of(tiny_config, tmp_path / "run")
+    if fails:
+        config.data.source.layout, config.data.source.root = "folder", str(tmp_path / "nowhere")
+    loggers = [logging.getLogger(name) for name in (None, "bdl", "py.warnings")]
+    own = logging.NullHandler()
+    for logger in loggers:
+        logger.addHandler(own)
+    try:
+        before = [(item.handlers[:], item.level, item.propagate) for item in loggers]
+        filters, show = warnings.filters[:], warnings.showwarning
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        if fails:
+            with pytest.raises(UserError, match="nowhere is not a folder"):
+                run_loop(config)
+        else:
+            assert [row["stage"] for row in run_loop(config)] == ["source-only"]
+        assert torch.equal(torch.rand(3), expected)
+        assert (warnings.filters[:], warnings.showwarning) == (filters, show)
+        after = [(item.handlers[:], item.level, item.propagate) for item in loggers]
+        assert after == before
+    finally:
+        for logger in loggers:
+            logger.removeHandler(own)
+
+
+def test_the_log_file_is_closed_and_whole(tiny_config, tmp_path):
+    run_loop(config_of(tiny_config, tmp_path / "run"))
+    text = (tmp_path / "run/log.txt").read_text(encoding="utf-8")
+    logging.getLogger("bdl").warning("the program's own")
+    assert "source-only" in text
+    assert (tmp_path / "run/log.txt").read_text(encoding="utf-8") == text
+
+
+def test_a_second_run_at_the_same_time_is_refused(tiny_config, tmp_path, monkeypatch):
+    """Of the same process: both would note its signals and write its log."""
+    under_way, go_on = threading.Event(), threading.Event()
+    make_stages = execution.Loop._make_stages
+
+    def waiting(loop, *arguments):
+        under_way.set()
+        assert go_on.wait(60)
+        return make_stages(loop, *arguments)
+
+    monkeypatch.setattr(execution.Loop, "_make_stages", waiting)
+    rows = []
+    first = threading.Thread(
+        target=lambda: rows.extend(run_loop(config_of(tiny_config, tmp_path / "one")))
+    )
+    first.start()
+    try:
+        assert under_way.wait(60)
+        with pytest.raises(UserError, match="another run is under way in this process") as error:
+            run_loop(config_of(tiny_config, tmp_path / "two"))
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "two/source-only").exists()
+    finally:
+        go_on.set()
+        first.join(60)
+    assert [row["stage"] for row in rows] == ["source-only"]
+    assert run_loop(config_of(tiny_config, tmp_path / "two"))  # after it, one can run

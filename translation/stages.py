@@ -1,0 +1,312 @@
+"""The stages of translation: F(k), S', and what they are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from bdl.domains.datasets import Sample, pair_with
+from bdl.domains.problem import Classes, ImageSet
+from bdl.runtime.config import TranslatorTraining
+from bdl.runtime.files import GivenFile, load_tensors, save_tensors
+from bdl.runtime.metrics import Metrics, TrainingMetrics
+from bdl.runtime.run import Run
+from bdl.runtime.stage import Stage
+from bdl.translation.metrics import MeasureMetrics, TranslatedMetrics
+from bdl.translation.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bdl.domains.loading import View
+    from bdl.translation.train import Translator as TranslatorNetworks
+
+RESULT = "translator.pt"
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Where the translation of the sample `name` lies in its stage's folder."""
+    return folder / "images" / f"{name}.png"
+
+
+def reconstruction_path(folder: Path, index: int) -> Path:
+    """Where the reconstruction of the source image `index` lies, if it is a followed one."""
+    return folder / "reconstructed" / f"{index:04d}.png"
+
+
+class FrozenNetwork(Protocol):
+    """The stage of a segmentation network, as translation sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
+        """Images in [0, 1], N x 3 x H x W, to score maps N x C x h x w; gradients pass."""
+
+    def predicted_classes(self, run: Run) -> Callable[[Tensor, tuple[int, int]], Tensor]:
+        """Images and a size (height, width) to train ids, N x height x width."""
+
+
+class ImageFeatures(Protocol):
+    """What sets of images are compared by."""
+
+    def load(self, run: Run) -> tuple[Callable[[Tensor], Tensor], str]:
+        """A function from images in [0, 1], N x 3 x H x W, to N x D, and what it gives."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Translator(Stage):
+    """F(k): both generators, wherever they come from."""
+
+    unit: ClassVar[str] = "steps"
+    is_network: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return f"k{self.k}/translator"
+
+    @property
+    def symbol(self) -> str:
+        return f"F({self.k})"
+
+    @property
+    def log(self) -> str:
+        return f"k{self.k}-00-translator"
+
+    @property
+    def cost(self) -> str:
+        return "translator"
+
+    def files(self) -> Sequence[str]:
+        return [RESULT]
+
+    def load(self, run: Run) -> TranslatorNetworks:
+        """The finished generators, on the CPU."""
+        from bdl.translation.translate import load_translator
+
+        return load_translator(run.folder / self.name)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedTranslator(Translator):
+    """F(k), trained with a perceptual loss from the latest segmentation network.
+
+    Args:
+        seed: Seed of all draws.
+        precision: As configured.
+        training: Networks, loss and schedule.
+        source: Source images.
+        target: Target images.
+        frozen: The network that the perceptual loss comes from.
+        warm_start_from: A translator to go on from; None: initial weights.
+    """
+
+    kind: ClassVar[str] = "translate"
+    metrics: ClassVar[type[Metrics]] = TrainingMetrics
+
+    seed: int
+    precision: str
+    training: TranslatorTraining = field(metadata={"key": "translation"})
+    source: ImageSet = field(metadata={"key": "data.source"})
+    target: ImageSet = field(metadata={"key": "data.target"})
+    frozen: FrozenNetwork
+    warm_start_from: Translator | None
+
+    @property
+    def work(self) -> int:
+        return Schedule.of(self.training, self.source.count).steps
+
+    def make(self, run: Run, folder: Path) -> TrainingMetrics:
+        from bdl.translation.train import train_translator
+
+        start = self.warm_start_from
+        return train_translator(
+            run,
+            folder,
+            self.training,
+            self.seed,
+            self.source.training(self.source.samples(), self._view, self.seed),
+            self.target.training(self.target.samples(), self._view, self.seed),
+            self.frozen.score_maps(run),
+            run.folder / start.name if start else None,
+        )
+
+    @property
+    def _view(self) -> View:
+        from bdl.domains.loading import View
+
+        training = self.training
+        return View(width=training.load_width, crop=training.crop, flip=training.flip)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GivenTranslator(Translator):
+    """A translator trained elsewhere (`translation.checkpoints`) in the place of F(k)."""
+
+    kind: ClassVar[str] = "given"
+    unit: ClassVar[str] = "network"
+
+    file: GivenFile = field(metadata={"key": "translation.checkpoints"})
+
+    @property
+    def work(self) -> int:
+        return 1
+
+    def make(self, run: Run, folder: Path) -> Metrics:
+        from bdl.translation.translate import as_translator
+
+        content = load_tensors(self.file.path)
+        as_translator(content, self.file.path)
+        if run.is_main:
+            save_tensors(folder / RESULT, content)
+        return Metrics()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Translated(Stage):
+    """S' = F(k)(S): every source image, translated whole; a set of samples.
+
+    Args:
+        precision: As configured.
+        source: Source images.
+        translator: F(k).
+    """
+
+    kind: ClassVar[str] = "export"
+    unit: ClassVar[str] = "images"
+    metrics: ClassVar[type[Metrics]] = TranslatedMetrics
+
+    precision: str
+    source: ImageSet = field(metadata={"key": "data.source"})
+    translator: Translator
+
+    @property
+    def name(self) -> str:
+        return f"k{self.k}/translated"
+
+    @property
+    def symbol(self) -> str:
+        return f"F({self.k})"
+
+    @property
+    def cost(self) -> str:
+        return "translated"
+
+    @property
+    def work(self) -> int:
+        return self.source.count
+
+    def files(self) -> Sequence[str]:
+        images = [f"images/{name}.png" for name in self.source.names()]
+        return images + [f"reconstructed/{index:04d}.png" for index in self.source.followed()]
+
+    def samples(self, run: Run, source: list[Sample]) -> list[Sample]:
+        """The samples of the source with their translations in the place of the images."""
+        folder = run.folder / self.name
+        return pair_with(source, lambda name: image_path(folder, name))
+
+    def make(self, run: Run, folder: Path) -> TranslatedMetrics:
+        from bdl.translation.translate import export_translations
+
+        networks = self.translator.load(run)
+        return export_translations(
+            run, folder, networks, self.source.whole(), self.source.followed()
+        )
+
+
+@dataclass(frozen=True)
+class GivenTranslations:
+    """Source images translated already (`translation.images`); a set of samples.
+
+    Args:
+        files: Digest of the files.
+        images: The file of each sample's name.
+    """
+
+    files: str
+    images: dict[str, Path] = field(compare=False, repr=False)
+
+    def samples(self, run: Run, source: list[Sample]) -> list[Sample]:
+        """The samples of the source with the given images in the place of theirs."""
+        return pair_with(source, self.images.__getitem__)
+
+
+Translations = Translated | GivenTranslations
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TranslationMeasures(Stage):
+    """What a translation loses for the frozen network, and how near it comes to the target.
+
+    Args:
+        seed: Seed of KID's subsets.
+        precision: As configured.
+        count: Source images that are measured, and as many of the target.
+        classes: What the frozen network tells apart.
+        source: Source images with labels.
+        target: Target images.
+        translated: The translations.
+        translator: Whose other generator takes them back; None where that is unknown.
+        frozen: The network that the perceptual loss came from.
+        features: What sets of images are compared by.
+    """
+
+    kind: ClassVar[str] = "measure"
+    unit: ClassVar[str] = "images"
+    metrics: ClassVar[type[Metrics]] = MeasureMetrics
+
+    seed: int
+    precision: str
+    count: int = field(metadata={"key": "translation.measure_images"})
+    classes: Classes = field(metadata={"key": "data.label_space"})
+    source: ImageSet = field(metadata={"key": "data.source"})
+    target: ImageSet = field(metadata={"key": "data.target"})
+    translated: Translations = field(metadata={"key": "translation.images"})
+    translator: Translator | None
+    frozen: FrozenNetwork
+    features: ImageFeatures
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.translated, Translated):
+            return f"{self.translated.name}/measures"
+        return "translated/measures"
+
+    @property
+    def symbol(self) -> str:
+        if isinstance(self.translated, Translated):
+            return self.translated.symbol
+        return "given translations"
+
+    @property
+    def cost(self) -> str:
+        return "translated/measures"
+
+    @property
+    def work(self) -> int:
+        return sum(min(self.count, images.count) for images in (self.source, self.target))
+
+    def files(self) -> Sequence[str]:
+        return []
+
+    def make(self, run: Run, folder: Path) -> MeasureMetrics:
+        from bdl.translation.measure import FrozenModels, measure_translations
+
+        source = self.source.samples()
+        translations = self.translated.samples(run, self.source.without_labels().samples())
+        back = self.translator.load(run).b_to_a if self.translator is not None else None
+        features, title = self.features.load(run)
+        classes = self.frozen.predicted_classes(run)
+        models = FrozenModels(classes, self.classes.count, features, title)
+        return measure_translations(
+            run,
+            self.source.whole(source),
+            self.source.without_labels().whole(translations),
+            self.target.whole(),
+            models,
+            back,
+            self.count,
+            self.seed,
+        )

@@ -18,7 +18,7 @@ from pathlib import Path
 from bdl.domains.endings import is_image, named_endings
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import PARTIAL
-from bdl.runtime.ownership import PREDICTIONS, is_marked, predicted_files
+from bdl.runtime.ownership import PREDICTIONS, is_stage, predicted_files
 
 ANY_DEPTH = "**"
 # Folders that systems and programs leave beside photos; they hold thumbnails and the like.
@@ -42,7 +42,7 @@ class PassedOver:
     Args:
         endings: Files that match but for an ending that is no image's.
         hidden: Hidden files and folders, and those that systems make.
-        ours: Folders and files that this program wrote.
+        ours: Folders of stages, and files, that this program wrote.
         other_case: Files and folders that match only if case is ignored.
         loops: Links that lead to a folder above them.
         labels: Files that the pattern of labels names, too.
@@ -344,7 +344,7 @@ class _Walk:
             return False
         ours = self._wrote(path)
         if not ours and _is_folder(entry):
-            ours = is_marked({inside.name for inside in self._entries(f"{path}/")})
+            ours = is_stage({inside.name for inside in self._entries(f"{path}/")})
         if ours and note:
             self.passed.ours.add(path)
         return ours

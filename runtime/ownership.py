@@ -1,7 +1,8 @@
 """What in a folder this program has written, told by marks of its own.
 
-A folder that we make for ourselves holds a mark. Only below marks, and only what has a name of
-ours, is ever removed; folders with a mark are no place to look for a user's photos.
+A folder that we keep things in holds a mark. Only below marks, and only what has a name of ours,
+is ever removed. It may be a folder of the user's, with photos in it: what is no place to look for
+these are the folders of stages, which only we fill.
 """
 
 import json
@@ -12,7 +13,8 @@ from pathlib import Path
 from bdl.runtime.files import write_text
 
 MARK = ".bdl"  # the file that marks a folder as ours
-_RUN_MARKS = (MARK, "run.lock", "begun.json")  # folders of runs and stages have had their own
+_RUN = "run.lock"  # the folders of runs have had this
+_BEGUN = "begun.json"  # of a stage that is being made
 _RECORDS = ("manifest.json", "metrics.json")  # of a finished stage
 PREDICTIONS = "predictions.jsonl"  # what predict has written in a folder, a line each; see below
 
@@ -23,17 +25,14 @@ def mark(folder: Path, purpose: str) -> None:
         write_text(folder / MARK, f"{purpose}: made by bdl, which also removes what it made here\n")
 
 
-def is_marked(names: Collection[str]) -> bool:
-    """Whether a folder with files of these names is one that we made for ourselves."""
-    return any(name in names for name in _RUN_MARKS) or all(name in names for name in _RECORDS)
+def is_stage(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names is a stage's, finished or not."""
+    return _BEGUN in names or all(name in names for name in _RECORDS)
 
 
 def has_mark(folder: Path) -> bool:
-    """Whether the folder is there, and one that we made for ourselves."""
-    try:
-        return is_marked(os.listdir(folder))
-    except OSError:
-        return False
+    """Whether the folder is there, and one that we keep things in."""
+    return any((folder / name).exists() for name in (MARK, _RUN))
 
 
 def predicted_files(folder: str) -> set[str]:

@@ -142,22 +142,36 @@ def test_hidden_files_and_our_own_are_passed_over_unless_named(tmp_path):
         ".ipynb_checkpoints/a.png",
         "__MACOSX/a.png",
         "run/k1/translated/images/b.png",
-        "mine/c.png",
+        "run/k1/translated/manifest.json",
+        "run/k1/translated/metrics.json",
+        "run/evaluation.unfinished-1/c.png",
+        "run/evaluation.unfinished-1/begun.json",
         "out/labels/a.png",
         "out/photo.png",
     )
     touch(tmp_path, "run/run.lock")
-    mark(tmp_path / "mine", "test")
     (tmp_path / "out/predictions.jsonl").write_text(
         '{"photo": "a", "files": {"labels/a.png": null}}'
     )
     result = find(tmp_path, parts_of("**/*", "images"))
     assert [match.path for match in result.matches] == ["a.png", "out/photo.png"]
     assert result.passed.hidden == {"._a.png", ".ipynb_checkpoints", "__MACOSX"}
-    assert result.passed.ours == {"run", "mine", "out/labels/a.png"}
+    assert result.passed.ours == {
+        "run/k1/translated",
+        "run/evaluation.unfinished-1",
+        "out/labels/a.png",
+    }
     assert found(tmp_path / "run", "k1/translated/images/*") == ["k1/translated/images/b.png"]
     assert found(tmp_path, ".ipynb_checkpoints/*") == [".ipynb_checkpoints/a.png"]
-    assert found(tmp_path, "mine/*") == ["mine/c.png"]
+
+
+@pytest.mark.parametrize("ours", ["cache", "run"])
+def test_photos_in_a_folder_that_we_keep_things_in_stay_photos(tmp_path, ours):
+    """A user may set the cache, or a run's folder, to one that holds their photos."""
+    touch(tmp_path, "photos/a.png", "photos/b/c.png", "photos/run.lock")
+    mark(tmp_path / "photos", ours)
+    assert found(tmp_path, "**/*") == ["photos/a.png", "photos/b/c.png"]
+    assert found(tmp_path, "*/*") == ["photos/a.png"]
 
 
 def test_links_are_followed_and_loops_end(tmp_path):

@@ -74,7 +74,7 @@ class ImageCache:
         except OSError:
             return make()  # which says what is wrong
         name = f"{os.path.abspath(file)}\n{form}\n{PIL.__version__}"
-        key = sha256(name.encode()).hexdigest()
+        key = sha256(os.fsencode(name)).hexdigest()
         entry = self.folder / key[:2] / (key + _ENDING)
         stamp = [state.st_size, state.st_mtime_ns]
         kept = _read(entry, stamp)

@@ -241,8 +241,7 @@ def _overrides(overrides: Sequence[str], said: list[str]) -> list[_Setting]:
             said.append(f"{_COMMAND_LINE}: '{override}' is not of the form key=value")
             continue
         try:
-            loader = Loader(text)
-            node = _override_node(loader, text, RENAMED.get(name, name))
+            node, loader = _override_node(text, RENAMED.get(name, name))
             settings += _settings(loader, node, name, _COMMAND_LINE, said)
         except (yaml.YAMLError, ValueError) as error:
             problem = yaml_problem(error, text).replace(" in line 1", "")
@@ -250,13 +249,15 @@ def _overrides(overrides: Sequence[str], said: list[str]) -> list[_Setting]:
     return settings
 
 
-def _override_node(loader: Loader, text: str, name: str) -> yaml.Node:
-    """The value of an override: of a key that takes text the text itself, unless it is null or is
-    quoted as a whole; of others YAML."""
+def _override_node(text: str, name: str) -> tuple[yaml.Node, Loader]:
+    """The value of an override and what reads it: of a key that takes text the text itself, unless
+    it is null or is quoted as a whole; of others YAML."""
     key = all_keys().get(name) or _item_of(name)
     if key is not None and key.takes_text and not _QUOTED.fullmatch(text):
-        return yaml.ScalarNode(NULL if text == "null" else _TEXT, text)
-    return loader.get_single_node() or yaml.ScalarNode(NULL, "")
+        # Not through YAML, which has no character for bytes that are no UTF-8, as in a file's name.
+        return yaml.ScalarNode(NULL if text == "null" else _TEXT, text), Loader("")
+    loader = Loader(text)
+    return loader.get_single_node() or yaml.ScalarNode(NULL, ""), loader
 
 
 def _settings(

@@ -1,12 +1,13 @@
 """TensorBoard: a log for each training, and one for the whole loop."""
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+_LOGS = "events.out.tfevents.*"
 WHOLE_LOOP = "all-networks"  # the log of the whole loop: a point for each network
 
 
@@ -23,7 +24,9 @@ class Tracker:
     def __init__(self, folder: Path | None) -> None:
         self._writer: SummaryWriter | None = None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # stays where a viewer has it open on Windows
+            for log in folder.glob(_LOGS):
+                with suppress(OSError):  # Windows keeps what a viewer has open
+                    log.unlink()
             # A viewer that is open, or that finds the old files, is told that they are void.
             self._writer = SummaryWriter(str(folder), purge_step=0)
 
@@ -45,12 +48,14 @@ class Tracker:
     def image(self, name: str, image: np.ndarray, step: int = 0) -> None:
         """H x W x 3 uint8."""
         if self._writer is not None:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+            # Names of files that are no UTF-8 appear as escapes.
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            self._writer.add_image(shown, image, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Markdown."""
         if self._writer is not None:
-            self._writer.add_text(name, text)
+            self._writer.add_text(name, text.encode("utf-8", "backslashreplace").decode())
 
     def __enter__(self) -> Self:
         return self

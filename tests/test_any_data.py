@@ -6,6 +6,7 @@ damage.
 
 import os
 import struct
+import sys
 import unicodedata
 import zlib
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ LABELS = {
 IDS = [(0, 1, 2), (0, 10), (0, 255), (0, 1, 255), (1, 2, 3), (200, 201), (7, 8, 11), (0,)]
 SIZES = [(48, 32), (32, 48), (33, 17), (8, 8), (1, 1), (200, 3), (64, 64)]
 NAMES = ["a", "b c", "[2024]", "ü", "x.y", "IMG_1", "名", "#1", "-d", "e'f"]
+if sys.platform == "linux":
+    NAMES.append(os.fsdecode(b"stra\xdfe"))  # Latin-1
 
 
 @dataclass
@@ -137,7 +140,10 @@ def make_role(draw: Draw, folder: Path, ids: tuple[int, ...]) -> dict[str, objec
     orientation = draw.one([1, 1, 1, 3, 6, 8])
     stored_frame = draw.happens(0.2)
     inner = draw.one(["", "", "deep/er/"])
-    for name in draw.random.permutation(NAMES)[:3]:
+    for number in draw.random.permutation(len(NAMES))[:3]:
+        name = NAMES[number]
+        if draw.happens(0.05):
+            size = draw.one(SIZES)
         image, mask = folder / "images" / f"{inner}{name}{ending}", None
         save(photo(draw, mode, size), image, orientation)
         shown = size if stored_frame or orientation in (1, 3) else size[::-1]
@@ -204,7 +210,7 @@ def make_data(seed: int, folder: Path) -> Path:
             "network": "compact",
             "options": {"width": 4, "dilations": [1]},
             "steps": 1,
-            "batch_size": 1,
+            "batch_size": draw.one([1, 1, 2]),
         },
     }
     file = given / "config.yaml"

@@ -33,13 +33,35 @@ def test_what_a_killed_process_logged_is_void(
     (file,) = place.iterdir()
     file.rename(place / "events.out.tfevents.0.before")  # names sort by time, but for this second
     if viewed:
-        monkeypatch.setattr("bdl.runtime.tracking.shutil.rmtree", lambda *_, **__: None)
+
+        def held(_: Path) -> None:
+            raise PermissionError(13, "in use")
+
+        monkeypatch.setattr(Path, "unlink", held)
     with Tracker(place) as tracker:
         tracker.begin([{"step": 10, "source": 1.0}])
         tracker.scalars({"step": 20, "source": 2.0})
     assert len(list(place.iterdir())) == (2 if viewed else 1)
     log = EventAccumulator(str(place)).Reload()
     assert [(e.step, e.value) for e in log.Scalars("loss/source")] == [(10, 1.0), (20, 2.0)]
+
+
+def test_only_logs_are_void(tmp_path: Path) -> None:
+    """The folder may lie in one of the user's."""
+    (tmp_path / "log/inner").mkdir(parents=True)
+    mine = [tmp_path / "log/thesis.doc", tmp_path / "log/inner/events.out.tfevents.1.mine"]
+    for file in mine:
+        file.write_text("mine")
+    with Tracker(tmp_path / "log"):
+        pass
+    assert all(file.read_text() == "mine" for file in mine)
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker:
+        tracker.image("target/stra\udcdfe", np.zeros((2, 3, 3), np.uint8))
+        tracker.text("configuration", "root: stra\udcdfe")
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == [r"target/stra\udcdfe"]
 
 
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.lock import require_writable
 
 Answer = TypeVar("Answer")
-_TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
 
 
 def main(options: argparse.Namespace) -> None:
@@ -56,8 +55,10 @@ def _check(
     if sound:  # what loads torch is for settings that can be used
         attempt(lambda: _require_device(config))
         if data is not None:
-            classes = data.space.num_classes
-            attempt(lambda: _require_network(config, classes))
+            from bdl.segmentation.train import require_network
+
+            sound_data = data
+            attempt(lambda: require_network(config, sound_data))
     if data is not None and not problems:
         stages = attempt(lambda: algorithm(config, data))
         loop = Loop(config, data, stages or [], console)
@@ -86,17 +87,3 @@ def _require_device(config: Config) -> None:
     fabric = make_fabric(config)
     if config.compile:
         require_compiler(fabric.device)
-
-
-def _require_network(config: Config, num_classes: int) -> None:
-    """Build the network and see that it trains as configured. Raises UserError if it cannot."""
-    from bdl.segmentation.checkpoint import initial_segmenter
-    from bdl.segmentation.train import require_trainable
-
-    segmentation, weights = config.segmentation, config.segmentation.weights
-    file = Path(weights).expanduser() if weights is not None else None
-    network = initial_segmenter(segmentation, file, num_classes, seed=0)
-    width, height = segmentation.augmentation.crop or config.data.source.size or (_TRIED, _TRIED)
-    images = segmentation.batch_size // (config.devices * config.nodes)
-    size = min(width, _TRIED), min(height, _TRIED)
-    require_trainable(network, segmentation, images, size)

@@ -3,7 +3,9 @@
 `check` lists it, `run` refuses it: one function for both.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bdl.domains.datasets import Sample, images_of, list_samples
@@ -13,6 +15,7 @@ from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
 from bdl.domains.problem import Problem
 from bdl.domains.views import View
 from bdl.runtime.config import Config
+from bdl.runtime.config_checks import OUTPUT_DISCRIMINATOR, OUTPUT_LEAST
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import PARTIAL
@@ -37,18 +40,14 @@ def check_problem(
         crops: Whether crops that do not fit are problems.
         console: Shows progress.
     """
-    views: dict[str, list[View]] = {}
     given = config.translation.images
-    augmentation, translation = config.segmentation.augmentation, config.translation
-    for role in [role for role in ("source", "target") if crops and role in problem.roles]:
-        views[role] = [View(problem.size(role), crop=augmentation.crop, scale=augmentation.scale)]
-        if given is None and config.iterations:
-            views[role].append(View(width=translation.load_width, crop=translation.crop))
     problems = [
         line
         for role in problem.roles
         if not problem.is_rendered(role)
-        for line in _check_role(problem, role, views.get(role, []), pixels, console)
+        for line in _check_role(
+            problem, role, _passes(config, problem, role) if crops else [], pixels, console
+        )
     ]
     if given is not None and not problems:
         key = "translation.images"
@@ -62,8 +61,46 @@ def check_problem(
     return problems
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """How a role's images pass a network in training.
+
+    Args:
+        view: How each is cut.
+        count: Images of a batch, of one process.
+        least: The least side that the network takes.
+        network: Its name.
+    """
+
+    view: View
+    count: int = 1
+    least: int = 1
+    network: str = ""
+
+
+def _passes(config: Config, problem: Problem, role: str) -> list[_Pass]:
+    """How the images of a role are used in training."""
+    segmentation, translation = config.segmentation, config.translation
+    adapts = config.iterations > 0
+    passes = []
+    if role == "source" or (role == "target" and adapts):
+        augmentation = segmentation.augmentation
+        judged = adapts and segmentation.adversarial.weight > 0
+        passes.append(
+            _Pass(
+                View(problem.size(role), crop=augmentation.crop, scale=augmentation.scale),
+                segmentation.batch_size // (config.devices * config.nodes),
+                OUTPUT_LEAST if judged else 1,
+                OUTPUT_DISCRIMINATOR,
+            )
+        )
+        if adapts and translation.images is None:
+            passes.append(_Pass(View(width=translation.load_width, crop=translation.crop)))
+    return passes
+
+
 def _check_role(
-    problem: Problem, role: str, views: Sequence[View], pixels: bool, console: Console
+    problem: Problem, role: str, passes: Sequence[_Pass], pixels: bool, console: Console
 ) -> list[str]:
     domain, key = problem.domain(role), f"data.{role}"
     found = []
@@ -78,7 +115,7 @@ def _check_role(
         except UserError:
             return found
     found += _long_names(inspection.samples)
-    found += _misfits(inspection, key, views)
+    found += _misfits(inspection, key, passes)
     if pixels:
         _log_transparent(inspection.samples, key, problem.index)
     if inspection.samples:
@@ -99,25 +136,56 @@ def _long_names(samples: Sequence[Sample]) -> list[str]:
         f"{sample.image}: its name is too long for the files made of it; shorten it by {excess} "
         "bytes"
         for sample in samples
-        if (excess := len((Path(sample.name).name + _MADE).encode()) - _LONGEST_NAME) > 0
+        if (excess := len(os.fsencode(Path(sample.name).name + _MADE)) - _LONGEST_NAME) > 0
     ]
 
 
-def _misfits(inspection: Inspection, key: str, views: Sequence[View]) -> list[str]:
-    """Crops that do not fit; where all images are resized alike, one line says it."""
+def _misfits(inspection: Inspection, key: str, passes: Sequence[_Pass]) -> list[str]:
+    """Images that a training would stop at for their sizes; where all images are resized alike, one
+    line says it."""
     found = []
-    for view in views:
-        if view.crop is None:
-            continue
+    for used in passes:
+        view = used.view
         count = 1 if view.size is not None else len(inspection.samples)
-        for sample, size in zip(inspection.samples[:count], inspection.sizes, strict=False):
+        stored = {
+            sample.image: size
+            for sample, size in zip(inspection.samples[:count], inspection.sizes, strict=False)
+        }
+        if view.crop is None:
+            found += _odd_sizes({file: view.full_size(stored[file]) for file in stored}, key, used)
+            continue
+        for file, size in stored.items():
             width, height = (max(1, round(side * view.scale[0])) for side in view.full_size(size))
             if view.crop[0] > width or view.crop[1] > height:
-                where = key if view.size is not None else str(sample.image)
+                where = key if view.size is not None else str(file)
                 found.append(
                     f"{where}: the crop {view.crop[0]}x{view.crop[1]} is larger than the image, "
                     f"{width}x{height} at its smallest; choose a smaller crop"
                 )
+    return found
+
+
+def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> list[str]:
+    """Uncut images that are too small for the network, or of another size than others of a batch.
+
+    Args:
+        sizes: Width and height in training by file.
+        key: Their data set in messages.
+        used: How they are used.
+    """
+    found = [
+        f"{file}: is {width}x{height}, must be at least {used.least} each for the {used.network}; "
+        f"set {key}.size"
+        for file, (width, height) in sizes.items()
+        if min(width, height) < used.least
+    ]
+    one_of_each = list({size: file for file, size in reversed(list(sizes.items()))}.items())[-2:]
+    if used.count > 1 and len(one_of_each) > 1:
+        told = " and ".join(f"{file} is {width}x{height}" for (width, height), file in one_of_each)
+        found.append(
+            f"{key}: {told}, which do not go into one batch; set {key}.size or "
+            "segmentation.augmentation.crop"
+        )
     return found
 
 

@@ -9,6 +9,8 @@ from typing import get_origin
 
 from bdl.runtime.config_keys import Config, DomainConfig, Key, all_keys, set_value, value_at
 
+OUTPUT_DISCRIMINATOR, OUTPUT_LEAST = "output discriminator", 32  # pixels of a side
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -83,7 +85,7 @@ def smallest_inputs(config: Config) -> list[tuple[str, int, str]]:
     if config.iterations and config.segmentation.adversarial.weight > 0:
         crop = "segmentation.augmentation.crop"
         given = [crop] if value_at(config, crop) else ["data.source.size", "data.target.size"]
-        least += [(key, 32, "output discriminator") for key in given]
+        least += [(key, OUTPUT_LEAST, OUTPUT_DISCRIMINATOR) for key in given]
     return least
 
 
@@ -107,6 +109,21 @@ def _zoom(config: Config) -> Faults:
         yield Fault(
             "segmentation.augmentation.scale", f"is {shown(scale)}, must be [smallest, largest]"
         )
+    elif scale[0] < 1 and config.segmentation.augmentation.crop is None:
+        yield Fault(
+            "segmentation.augmentation.scale",
+            f"is {shown(scale)}: images get smaller than they are used; set "
+            "segmentation.augmentation.crop, or a smallest scale of 1 or more",
+            ("segmentation.augmentation.crop",),
+        )
+
+
+def _folder_name(config: Config) -> Faults:
+    """TensorBoard, for one, takes no name of bytes that are no text."""
+    try:
+        config.out.encode()
+    except UnicodeEncodeError:
+        yield Fault("out", f"{shown(config.out)} is no text in UTF-8; choose another name")
 
 
 def _scales(config: Config) -> Faults:
@@ -239,6 +256,7 @@ def _mixed_sizes(config: Config) -> Faults:
 
 
 _CHECKS: tuple[Callable[[Config], Faults], ...] = (
+    _folder_name,
     _small_images,
     _zoom,
     _scales,

@@ -1,6 +1,8 @@
 """Training of a segmentation network: source, adversarial and pseudo-label terms."""
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from torch import Tensor
 from bdl.domains.augment import jitter_colors, mix_classes
 from bdl.domains.label_space import LabelSpace
 from bdl.domains.loading import TrainingSamples, training_batches
+from bdl.domains.problem import Problem
 from bdl.domains.tensors import to_unit
-from bdl.runtime.config import AdversarialConfig, OptimizerConfig, SegmenterTraining
+from bdl.runtime.config import AdversarialConfig, Config, OptimizerConfig, SegmenterTraining
 from bdl.runtime.device import (
     channels_last,
     has_fused_optimizers,
@@ -23,14 +26,15 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
-from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.checkpoint import RESULT, initial_segmenter, save_segmenter
 from bdl.segmentation.metrics import SegmenterMetrics
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
-from bdl.segmentation.networks.layers import split_by_layer
+from bdl.segmentation.networks.layers import require_several_images, split_by_layer
 from bdl.segmentation.schedule import rate_factor
 from bdl.segmentation.validation import BestState, ValidationData
 
+_TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
 Labelled = tuple[Tensor, Tensor]  # images and train ids
 Target = tuple[Tensor, Tensor | None]  # images, and train ids if there are pseudo labels
 
@@ -83,8 +87,51 @@ def require_trainable(
     """
     make_optimizer(network, training.optimizer)
     if images == 1:
-        with torch.no_grad():
+        with torch.no_grad(), several_images(images):
             network.train()(torch.zeros(1, 3, size[1], size[0]))
+
+
+def require_network(config: Config, data: Problem) -> None:
+    """Build the network and see that it trains as configured.
+
+    Args:
+        config: The configuration.
+        data: Its data sets.
+
+    Raises:
+        UserError: The network cannot be built, or cannot be trained so.
+    """
+    segmentation, weights = config.segmentation, config.segmentation.weights
+    file = Path(weights).expanduser() if weights is not None else None
+    network = initial_segmenter(segmentation, file, data.space.num_classes, seed=0)
+    crop = segmentation.augmentation.crop
+    roles = ["source", "target"] if config.iterations else ["source"]
+    sizes = [crop] if crop else [_smallest(data, role) for role in roles]
+    width, height = min(sizes, key=math.prod)
+    images = segmentation.batch_size // (config.devices * config.nodes)
+    require_trainable(network, segmentation, images, (min(width, _TRIED), min(height, _TRIED)))
+
+
+def _smallest(data: Problem, role: str) -> tuple[int, int]:
+    """Width and height of the smallest of the role's images, as they are used."""
+    size = data.size(role)
+    if size is not None or data.is_rendered(role):
+        return size or (_TRIED, _TRIED)
+    return min(data.inspect(role).sizes, key=math.prod, default=(_TRIED, _TRIED))
+
+
+@contextmanager
+def several_images(count: int) -> Iterator[None]:
+    """Inside, a batch norm that has a single value of a channel to normalise is the user's error.
+
+    Args:
+        count: Images that pass the network at once.
+    """
+    try:
+        yield
+    except ValueError as error:
+        require_several_images(error, "the network", count)
+        raise
 
 
 @dataclass(frozen=True)
@@ -173,14 +220,16 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         self.optimizer.zero_grad()
 
         images, labels = source
-        logits = self.segment(images)
+        with several_images(len(images)):
+            logits = self.segment(images)
         terms = {"source": self._cross_entropy(logits, labels)}
         self.fabric.backward(terms["source"])
 
         maps = None
         if target is not None:
             target_images, pseudo_labels = target
-            target_logits = self.segment(target_images)
+            with several_images(len(target_images)):
+                target_logits = self.segment(target_images)
             loss = torch.zeros((), device=self.fabric.device)
             if pseudo_labels is not None:
                 terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,15 @@ from bdl.domains.check import check_problem
 from bdl.domains.index import Index
 from bdl.domains.problem import Problem, index_of
 from bdl.pipeline import algorithm
-from bdl.reports.results import CONFIGURATION, Results, Row
-from bdl.runtime.config import Config, to_yaml
+from bdl.reports.results import CONFIGURATION, REPORT, RESULTS, Results, Row
+from bdl.runtime.config import Config, load_config, to_yaml
 from bdl.runtime.console import Console, duration, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.estimate import TimeLeft
 from bdl.runtime.files import write_text
-from bdl.runtime.lock import claimed
+from bdl.runtime.lock import OWNER, claimed
 from bdl.runtime.output import rank_in_environment
+from bdl.runtime.ownership import require_free
 from bdl.runtime.processes import is_child
 from bdl.runtime.stage import Stage, flatten
 from bdl.runtime.stopping import stop_request
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from bdl.runtime.run import Run
 
 Planned = Callable[[], list[Entry]]
+_LOG = "log.txt"
+WRITES = (CONFIGURATION, RESULTS, REPORT, _LOG, OWNER)  # in a run's folder itself
+_SIGNATURE = "# The settings of the run in this folder, as bdl wrote them"
 _ONE_AT_A_TIME = threading.Lock()  # runs of this process
 
 
@@ -82,8 +87,12 @@ class Loop:
             dry: Nothing is to be written.
             index: What is known of files; None: what is kept in the cache's or the run's folder,
                 and is kept there from the first look on, so that no file is read twice for it.
+
+        Raises:
+            UserError: In the run's folder are files that a run would replace and none has made.
         """
         folder = Path(config.out)
+        require_own_folder(config)
         index = index or index_of(config.data, folder, console, writing=not dry)
         data = Problem(config.data, folder, console, limit, index)
         return cls(config, data, algorithm(config, data), console)
@@ -180,7 +189,9 @@ class Loop:
             raise UserError(f"{problems[0]}{more}")
 
     def _write_configuration(self) -> None:
-        write_text(self.store.folder / CONFIGURATION, to_yaml(self.config))
+        file = self.store.folder / CONFIGURATION
+        if not _says(file, self.config):  # what the user has added to it, such as comments, stays
+            write_text(file, _signed(to_yaml(self.config)))
 
     def _make(self, planned: Planned) -> None:
         from bdl.runtime.device import make_fabric
@@ -213,7 +224,7 @@ class Loop:
             require_compiler(run.fabric.device)
         if run.is_main:
             self._write_configuration()
-            self.console.log_to(self.store.folder / "log.txt")
+            self.console.log_to(self.store.folder / _LOG)
             log.debug("%s", describe_values({**vars(self._made_on(run)), **versions()}))
             if self.data.cache is not None:
                 self.data.cache.prepare()
@@ -301,6 +312,41 @@ class Loop:
             precision=resolve_precision(self.config),
             processes=run.fabric.world_size,
         )
+
+
+def require_own_folder(config: Config) -> None:
+    """Raises UserError if files that no run has made would be replaced by one's."""
+    folder = Path(config.out)
+    file = folder / CONFIGURATION
+    stays = not file.is_file() or _says(file, config)
+    require_free(folder, [name for name in WRITES if name != CONFIGURATION or not stays])
+    if not stays and not _is_signed(file):
+        raise UserError(
+            f"out: {file} would be replaced, and was not written by a run, or was changed since; "
+            "move it, or set another folder with out=..."
+        )
+
+
+def _signed(text: str) -> str:
+    """A file's content that tells by a comment whether somebody has changed it."""
+    return f"{_SIGNATURE} ({hashlib.sha256(text.encode()).hexdigest()[:16]})\n{text}"
+
+
+def _is_signed(file: Path) -> bool:
+    """Whether a file is as a run wrote it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return text == _signed(text.partition("\n")[2])
+
+
+def _says(file: Path, config: Config) -> bool:
+    """Whether a file holds just that configuration."""
+    try:
+        return file.is_file() and load_config(file) == config
+    except UserError:
+        return False
 
 
 def describe_plan(config: Config, plan: Sequence[Entry]) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from bdl.domains.problem import index_of
 from bdl.execution import Loop, describe_plan
-from bdl.reports.ablation import Cell, as_markdown, summarize, write_ablation
+from bdl.reports.ablation import WRITTEN, Cell, as_markdown, summarize, write_ablation
 from bdl.reports.records import Row
 from bdl.runtime.config import load_config, value_at
 from bdl.runtime.console import Console, log, spoken
 from bdl.runtime.errors import UserError
 from bdl.runtime.output import rank_in_environment
+from bdl.runtime.ownership import RUN, mark, require_free
 from bdl.runtime.store import Entry, require_consent
 
 # A training's result depends on them, though no fingerprint holds them.
@@ -33,6 +34,7 @@ def main(options: argparse.Namespace) -> None:
 def _run(
     options: argparse.Namespace, folder: Path, cells: Sequence[Cell], console: Console
 ) -> None:
+    require_free(folder, WRITTEN)
     data = cells[0].config.data
     index = index_of(data, folder, console, writing=not options.dry_run)  # files are looked at once
     loops = [Loop.of(cell.config, console, index=index) for cell in cells]
@@ -54,6 +56,7 @@ def _run(
             others = shared_with(loop, loops)
             results.append((cell, loop.run(replaced=options.replace, others=others)))
             if rank_in_environment() == 0:
+                mark(folder, RUN)
                 write_ablation(folder, results, len(cells))
     console.say(f"\n{as_markdown(summarize(results))}")
     log.info("see %s", folder / "ablation.html")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from bdl.domains.check import check_problem
 from bdl.domains.problem import Problem
-from bdl.execution import Loop, describe_plan
+from bdl.execution import Loop, describe_plan, require_own_folder
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, load_config
 from bdl.runtime.console import Console, log, spoken
@@ -46,6 +46,7 @@ def _check(
 
     sound = not problems
     attempt(lambda: require_writable(Path(config.out)))
+    attempt(lambda: require_own_folder(config))
     if config.data.cache is not None:
         cache = Path(config.data.cache).expanduser()
         attempt(lambda: require_writable(cache, "data.cache"))

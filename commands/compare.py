@@ -5,6 +5,9 @@ from argparse import Namespace
 from bdl.commands.paths import require_path
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
+from bdl.runtime.ownership import require_replaceable
+
+_TITLE = b"bidirectional learning</title>"  # of pages of ours
 
 
 def main(options: Namespace) -> None:
@@ -14,6 +17,7 @@ def main(options: Namespace) -> None:
         raise UserError("compare: takes two runs or more; give their folders")
     for folder in options.runs:
         require_path(folder, "the folder of a run")
+    require_replaceable(options.out, lambda content: _TITLE in content, "comparison")
     from bdl.reports.comparison import as_text, notes, write_comparison
     from bdl.reports.finished_runs import class_colors, compared_frames, read_runs
 

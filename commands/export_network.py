@@ -5,12 +5,16 @@ from argparse import Namespace
 from bdl.commands.paths import require_path
 from bdl.runtime.console import Console, log
 from bdl.runtime.lock import make_writable
+from bdl.runtime.ownership import require_replaceable
+
+_CLASSES = b"label_space"  # what is exported names its classes by it
 
 
 def main(options: Namespace) -> None:
     """Write the network to `--out`, once it has been shown to give the same labels there."""
     Console(verbosity=options.verbosity)
     require_path(options.checkpoint, "a run's folder or a segmenter.pt")
+    require_replaceable(options.out, lambda content: _CLASSES in content, "exported network")
     from bdl.segmentation.export_network import export_network
     from bdl.segmentation.predictor import Predictor, find_segmenter
 

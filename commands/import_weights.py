@@ -1,7 +1,9 @@
 """`bdl import-weights`: a file of other code becomes one of this project."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from bdl.commands.parser import TORCHVISION, TRANSLATION
 from bdl.commands.paths import require_path
@@ -38,5 +40,28 @@ def main(options: Namespace) -> None:
         content, note = import_weights(origin, options.network, space, options.branches)
     from bdl.runtime.files import save_tensors
 
-    save_tensors(out, content)
+    if not os.path.lexists(out):
+        save_tensors(out, content)
+    elif not _holds(out, content):
+        raise UserError(f"{out}: is there already, and holds something else; give another OUT")
     log.info("%s: %s", out, note)
+
+
+def _holds(file: Path, content: dict[str, Any]) -> bool:
+    """Whether a file holds just that: networks that were trained for hours look alike."""
+    from bdl.runtime.files import load_tensors
+
+    try:
+        return _same(load_tensors(file), content)
+    except UserError:
+        return False
+
+
+def _same(one: Any, other: Any) -> bool:
+    import torch
+
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)

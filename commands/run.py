@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from bdl.execution import Loop
-from bdl.reports.records import Row
+from bdl.reports.records import REPORT, Row
 from bdl.reports.results import show_results
 from bdl.runtime.config import load_config
 from bdl.runtime.console import duration, log, spoken
@@ -26,4 +26,4 @@ def conclude(loop: Loop, rows: Sequence[Row], started: float) -> None:
     """Show the results, and say where there is more."""
     show_results(loop.console, rows)
     took = duration(time.monotonic() - started)
-    log.info("done in %s; see %s", took, loop.store.folder / "report.html")
+    log.info("done in %s; see %s", took, loop.store.folder / REPORT)

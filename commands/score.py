@@ -1,5 +1,6 @@
 """`bdl score`: any predictions against labels."""
 
+import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 from bdl.commands.paths import require_path
 from bdl.domains.label_space import LabelSpace, load_label_space
 from bdl.runtime.console import Console, log
+from bdl.runtime.ownership import require_replaceable
 
 
 def main(options: Namespace) -> None:
     """Print the IoU of each class, and the means; write them to `--json`."""
     console = Console()
+    if options.json:
+        require_replaceable(Path(options.json), _are_scores, "scores", "--json")
     from bdl.runtime.files import write_json
     from bdl.segmentation.score import AUTO, OWN, detect_encoding, find_pairs, own_table, score
 
@@ -29,6 +33,15 @@ def main(options: Namespace) -> None:
     log.info("%s", describe_scores(scores))
     if options.json:
         write_json(Path(options.json), scores)
+
+
+def _are_scores(content: bytes) -> bool:
+    """Whether a file's content is what `score` writes."""
+    try:
+        scores = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(scores, dict) and {"miou", "iou"} <= scores.keys()
 
 
 def _space_of(options: Namespace) -> LabelSpace:

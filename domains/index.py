@@ -30,7 +30,7 @@ from bdl.runtime.files import atomic
 from bdl.runtime.lock import held
 from bdl.runtime.ownership import has_mark, mark
 
-INDEX = "index.json"
+INDEX = "bdl-index.json"
 _VERSION = 1  # of what is found in files, and how: another one's finds do not count
 _READERS = 8  # threads: on network disks opening a file is mostly waiting
 _FRESH = 2.0  # seconds in which a change may leave a file's times as they are

@@ -29,6 +29,7 @@ from bdl.domains.streets.stages import RenderedStreets
 from bdl.runtime.config import DataConfig, DomainConfig
 from bdl.runtime.console import Console
 from bdl.runtime.errors import UserError
+from bdl.runtime.ownership import RUN
 
 if TYPE_CHECKING:
     from bdl.domains.loading import TrainingSamples, View, WholeImages
@@ -328,7 +329,7 @@ def index_of(
     """
     if config.cache is not None:
         return index_in(Path(config.cache), console, CACHE if writing else None)
-    return index_in(folder, console, "run" if writing else None)
+    return index_in(folder, console, RUN if writing else None)
 
 
 def followed(count: int) -> list[int]:

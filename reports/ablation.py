@@ -19,6 +19,9 @@ from bdl.runtime.config import Config
 from bdl.runtime.files import write_json, write_text
 from bdl.segmentation.stages import Segmenter
 
+# The table as it is, and as people read it.
+WRITTEN = ("ablation.json", "ablation.md", "ablation.csv", "ablation.svg", "ablation.html")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -91,7 +94,7 @@ class Line:
 def write_ablation(
     folder: Path, results: Sequence[tuple[Cell, Sequence[Row]]], cells: int
 ) -> list[Line]:
-    """Write `folder`/ablation.json, .md, .csv, .svg and .html.
+    """Write `WRITTEN` in `folder`.
 
     Args:
         folder: Of the ablation.
@@ -102,11 +105,12 @@ def write_ablation(
         The lines of the table.
     """
     lines = summarize(results)
-    write_json(folder / "ablation.json", [vars(line) for line in lines])
-    write_text(folder / "ablation.md", as_markdown(lines))
-    write_text(folder / "ablation.csv", as_csv(lines))
-    write_text(folder / "ablation.svg", as_plot(lines))
-    write_text(folder / "ablation.html", as_page(folder.resolve().name, lines, cells))
+    data, *files = (folder / name for name in WRITTEN)
+    write_json(data, [vars(line) for line in lines])
+    page = as_page(folder.resolve().name, lines, cells)
+    texts = [as_markdown(lines), as_csv(lines), as_plot(lines), page]
+    for file, text in zip(files, texts, strict=True):
+        write_text(file, text)
     return lines
 
 

@@ -20,6 +20,7 @@ from bdl.translation.metrics import MeasureMetrics
 from bdl.translation.stages import TrainedTranslator, TranslationMeasures
 
 CONFIGURATION = "config.yaml"  # in the run's folder
+REPORT = "report.html"
 RESULTS = "results.json"  # there, the rows as JSON
 
 # The kinds of stages whose numbers are shown, and what these are.

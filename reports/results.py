@@ -21,6 +21,7 @@ from bdl.domains.images import UPRIGHT, label_image, open_image, open_label, tra
 from bdl.domains.problem import ROLES, ImageSet, Problem
 from bdl.reports.records import (
     CONFIGURATION,
+    REPORT,
     RESULTS,
     Record,
     Row,
@@ -122,7 +123,7 @@ class Results:
         self._write_page(report)
 
     def _write_page(self, report: Report) -> None:
-        write_report(self.store.folder / "report.html", report)
+        write_report(self.store.folder / REPORT, report)
 
     def _report(self, working_on: Stage | None) -> Report:
         records, space = self.records(), self.data.space

@@ -16,7 +16,7 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.files import PARTIAL
 
 _FILE = "run.lock"
-_OWNER = "run.owner"  # who holds it: the lock file itself is the locking library's
+OWNER = "run.owner"  # who holds it: the lock file itself is the locking library's
 _PATIENCE = 5.0  # seconds that the processes of a run just killed take to be gone
 _WAIT = 60.0  # seconds that a writer of a shared file waits for the others
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -43,7 +43,7 @@ def claimed(folder: Path) -> Iterator[None]:
         raise UserError(
             f"out: {folder} cannot be written to ({error.strerror}); set another with out=..."
         ) from None
-    owner = folder / _OWNER
+    owner = folder / OWNER
     with suppress(OSError):
         owner.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
     try:
@@ -104,7 +104,7 @@ def _holder(folder: Path) -> str:
     """Who holds a run's folder, and what to do about it."""
     wait = "wait for it to end, or set another folder with out=..."
     try:
-        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         host, process = owner["host"], owner["process"]
     except (OSError, ValueError, TypeError, KeyError):
         return f"({_FILE} is locked); {wait}"

@@ -7,13 +7,15 @@ these are the folders of stages, which only we fill.
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from bdl.runtime.errors import UserError
 from bdl.runtime.files import write_text
 
 MARK = ".bdl"  # the file that marks a folder as ours
-_RUN = "run.lock"  # the folders of runs have had this
+RUN = "run"  # what a folder is for; one that is found without a mark has `_LOCK`
+_LOCK = "run.lock"
 _BEGUN = "begun.json"  # of a stage that is being made
 _RECORDS = ("manifest.json", "metrics.json")  # of a finished stage
 PREDICTIONS = "predictions.jsonl"  # what predict has written in a folder, a line each; see below
@@ -21,8 +23,20 @@ PREDICTIONS = "predictions.jsonl"  # what predict has written in a folder, a lin
 
 def mark(folder: Path, purpose: str) -> None:
     """Make the folder, if need be, and mark it as ours; `purpose` is for who looks into it."""
-    if not (folder / MARK).exists():
-        write_text(folder / MARK, f"{purpose}: made by bdl, which also removes what it made here\n")
+    purposes = _purposes(folder)
+    if purpose not in purposes:
+        said = "made by bdl, which also removes what it made here"
+        lines = [f"{one}: {said}\n" for one in (*purposes, purpose)]
+        write_text(folder / MARK, "".join(lines))
+
+
+def _purposes(folder: Path) -> list[str]:
+    """What the folder's mark says that it is for."""
+    try:
+        lines = (folder / MARK).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.partition(":")[0] for line in lines]
 
 
 def is_stage(names: Collection[str]) -> bool:
@@ -32,7 +46,49 @@ def is_stage(names: Collection[str]) -> bool:
 
 def has_mark(folder: Path) -> bool:
     """Whether the folder is there, and one that we keep things in."""
-    return any((folder / name).exists() for name in (MARK, _RUN))
+    return any((folder / name).exists() for name in (MARK, _LOCK))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether runs have written in the folder, or its files' index for one."""
+    return (folder / _LOCK).exists() or RUN in _purposes(folder)
+
+
+def require_free(folder: Path, names: Iterable[str], key: str = "out") -> None:
+    """Raises UserError, about the setting `key`, if a file that a run would write is in its folder
+    and was there before any run."""
+    if is_run(folder):
+        return
+    for name in names:
+        if os.path.lexists(folder / name):
+            raise UserError(
+                f"{key}: {folder / name} is in the way, and was not made by a run; move it, or set "
+                f"another folder with {key}=..."
+            )
+
+
+def require_replaceable(
+    file: Path, is_ours: Callable[[bytes], bool], what: str, option: str = "--out"
+) -> None:
+    """Raises UserError if a file to write is there already, and is none of ours.
+
+    Args:
+        file: The file.
+        is_ours: Tells by its content.
+        what: What one of ours is, e.g. "comparison".
+        option: Names the file.
+    """
+    if not os.path.lexists(file):
+        return
+    try:
+        ours = is_ours(file.read_bytes())
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{file}: is there already, and is no {what} that bdl wrote; move it, or give another "
+            f"{option}"
+        )
 
 
 def predicted_files(folder: str) -> set[str]:

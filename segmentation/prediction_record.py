@@ -47,7 +47,12 @@ class PredictionRecord:
 
     def require_free(self, photos: Mapping[str, Path]) -> None:
         """Raises UserError if what is to be written of the photos, by name, would replace a file
-        that was not written by predict, or was changed since."""
+        that was not written by predict, or was changed since, or the record another program's."""
+        if self.file.exists() and not self._lines_are_ours():
+            raise UserError(
+                f"{self.file}: is there already, and is no record of predict; give another folder "
+                "with --out"
+            )
         taken = [
             path
             for name in photos
@@ -60,12 +65,20 @@ class PredictionRecord:
                 f"since (so it is with {len(taken)} files); give another folder with --out"
             )
 
+    def _lines_are_ours(self) -> bool:
+        """Whether the record holds photos, or nothing; the last line may have been cut off."""
+        try:
+            lines = self.file.read_bytes().splitlines()
+        except OSError:
+            return False
+        return not lines or (lines[0].startswith(b'{"photo": ') and None not in self._lines)
+
     def is_done(self, name: str, photo: Path) -> bool:
         """Whether all is there that would be made of the photo, made with the same."""
         line = self._lines.get(name, {})
         return (
             line.get("made_with") == self.made_with
-            and line.get("stamp") == _stamp(photo)
+            and line.get("stamp") == _photo_stamp(photo)
             and all(
                 (stamp := _stamp(path)) is not None and stamp == self._written.get(self._key(path))
                 for path in (self.path(kind, name) for kind in self.kinds)
@@ -87,7 +100,8 @@ class PredictionRecord:
         files = {
             self._key(path): _stamp(path) for path in (self.path(kind, name) for kind in self.kinds)
         }
-        line = {"photo": name, "made_with": self.made_with, "stamp": _stamp(photo), "files": files}
+        stamp = _photo_stamp(photo)
+        line = {"photo": name, "made_with": self.made_with, "stamp": stamp, "files": files}
         self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
@@ -125,6 +139,12 @@ def require_names_apart(photos: Mapping[str, Path], differs: Callable[[], bool])
                 "which the folder of the results does not tell apart; rename one, or give another "
                 "--out"
             )
+
+
+def _photo_stamp(file: Path) -> list[int] | None:
+    """Size and times of a photo: that of change tells also of a content under the old time."""
+    stamp = _stamp(file)
+    return stamp and [*stamp, file.stat().st_ctime_ns]
 
 
 def _stamp(file: Path) -> list[int] | None:

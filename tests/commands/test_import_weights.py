@@ -32,7 +32,7 @@ def published() -> dict[str, Tensor]:
 
 def imported(tmp_path, state: dict, name: str, *options: str):
     """The file that import-weights makes of a state dict."""
-    origin, out = tmp_path / "published.pth", tmp_path / "ours.pt"
+    origin, out = tmp_path / "published.pth", tmp_path / f"{name}.pt"
     torch.save(state, origin)
     assert (
         pipeline.main(["import-weights", str(origin), str(out), "--network", name, *options]) == 0

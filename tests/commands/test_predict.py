@@ -1,5 +1,6 @@
 """`predict`: what it writes is what the predictor gives, and bad input is one line."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,16 @@ def test_bad_input_is_one_line_and_status_2(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_photo_changed_under_its_old_size_and_time_is_predicted_again(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    file = tmp_path / "photo.bmp"
+    arguments = ["predict", "--checkpoint", str(checkpoint), "--images", str(file), "--device"]
+    for seed in (1, 2):
+        photo(seed=seed).save(file)
+        os.utime(file, ns=(0, 0))
+        assert main([*arguments, "cpu", "--out", str(tmp_path / "out")]) == 0
+        labels = np.asarray(open_label(tmp_path / "out" / "labels" / "photo.png"))
+        assert np.array_equal(labels, Predictor(checkpoint, device="cpu")(file))

@@ -20,8 +20,8 @@ from bdl.runtime.ownership import mark
 
 CACHE = "cache of decoded images"  # what its folder is for
 _ENDING = ".pixels"
-_USED = "cache.bytes"  # a file that tells how many bytes all entries have
-_LOCK = "cache.lock"
+_USED = "bdl-cache.bytes"  # a file that tells how many bytes all entries have
+_LOCK = "bdl-cache.lock"
 _IS_PART = re.compile("[0-9a-f]{2}")  # the folders of the entries
 _IS_ENTRY = re.compile(f"[0-9a-f]{{64}}{re.escape(_ENDING)}")
 
@@ -30,7 +30,7 @@ class ImageCache:
     """Pixels by the image file that they were made from; all processes and runs may share it.
 
     An entry is one line of JSON, then the pixels as they lie in memory. It counts only while its
-    image file has the size and time of change that it had then, and while its checksum is right;
+    image file has the size and times that it had then, and while its checksum is right;
     else it is made anew. Entries appear whole, one writer at a time; once all have `limit` bytes
     together, no more are added. Readers need no lock.
     """
@@ -76,7 +76,8 @@ class ImageCache:
         name = f"{os.path.abspath(file)}\n{form}\n{PIL.__version__}"
         key = sha256(os.fsencode(name)).hexdigest()
         entry = self.folder / key[:2] / (key + _ENDING)
-        stamp = [state.st_size, state.st_mtime_ns]
+        # The time of change tells also of a content that was written under the old time.
+        stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
         kept = _read(entry, stamp)
         if kept is not None:
             return kept

@@ -240,7 +240,7 @@ class Store:
         return [
             item
             for item in sorted(home.parent.iterdir())
-            if item.name.startswith(beginning) and (item / _BEGUN).is_file()
+            if item.name.startswith(beginning) and _mark_of(item) is not None
         ]
 
     def _begun_otherwise(self, stage: Stage) -> tuple[Manifest, ...]:
@@ -249,8 +249,9 @@ class Store:
         for folder in self._staging_folders(stage):
             if folder == self.staging_folder(stage):
                 continue
-            if any(item.name != _BEGUN for item in folder.iterdir()):
-                records.append(_read_record(folder / _BEGUN))
+            mark = _mark_of(folder)
+            if mark is not None and any(item.name != _BEGUN for item in folder.iterdir()):
+                records.append(_read_record(folder / mark))
         return tuple(records)
 
     def _require_this_version(self, stages: Sequence[Stage]) -> None:
@@ -272,13 +273,23 @@ class Store:
                 "move it, or set another folder with out=..."
             )
         if home.is_dir() and not self.has_begun(stage):
-            own = (*stage.files(), METRICS)
-            taken = next((name for name in own if (home / name).exists()), None)
+            own = {*stage.files(), METRICS} - self._being_moved(stage)
+            taken = next((name for name in sorted(own) if (home / name).exists()), None)
             if taken is not None:
                 raise UserError(
                     f"{home / taken}: is in the way of stage '{stage.name}' and was not made by a "
                     "run; move it, or set another folder with out=..."
                 )
+
+    def _being_moved(self, stage: Stage) -> set[str]:
+        """Files of stages of that name, of whatever settings, whose moving a kill interrupted: in
+        the stage's folder they have no manifest then."""
+        names = set()
+        for folder in self._staging_folders(stage):
+            for record in (MANIFEST, _REPLACED):
+                if (folder / record).is_file():
+                    names |= {*_read_record(folder / record).files, METRICS}
+        return names
 
     # Making
 
@@ -369,7 +380,7 @@ class Store:
         folder = self.staging_folder(stage)
         if (folder / _MOVED).is_file() and not (folder / MANIFEST).is_file():
             for other in self._staging_folders(stage):
-                _clear(other, _BEGUN)
+                _clear(other, _mark_of(other) or _BEGUN)
             _clear(folder, _MOVED)
 
     # Staleness
@@ -518,6 +529,14 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
     for parent in sorted(parents - {folder}, key=lambda path: -len(path.parts)):
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
+
+
+def _mark_of(staging: Path) -> str | None:
+    """The record by which an unfinished stage's folder is known; None if it is none, or if all that
+    was in it has been moved."""
+    if (staging / _BEGUN).is_file():
+        return _BEGUN
+    return _MOVED if (staging / _MOVED).is_file() and (staging / MANIFEST).is_file() else None
 
 
 def _clear(staging: Path, mark: str) -> None:

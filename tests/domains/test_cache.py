@@ -116,6 +116,19 @@ def test_a_changed_file_takes_the_place_of_its_entry(samples, cache):
     assert entries(cache) == before
 
 
+def test_a_file_changed_under_its_old_size_and_time_is_a_changed_file(samples, cache):
+    """As `cp -p`, rsync and many correcting tools leave it."""
+    file = samples[0].image.with_suffix(".bmp")
+    sample = [Sample("a", file, None)]
+    for turned in (False, True):
+        picture = Image.open(samples[0].image)
+        (picture.transpose(Image.Transpose.ROTATE_180) if turned else picture).save(file)
+        os.utime(file, ns=(0, 0))
+        view = VIEWS["resized"]
+        require_equal(items(sample, view, cache), items(sample, view, None))
+    assert len(entries(cache)) == 1
+
+
 def test_another_table_gives_other_labels(samples, cache):
     items(samples, VIEWS["resized"], cache)
     zeros = TrainingSamples(samples, VIEWS["resized"], 0, "test", TABLE * 0, cache)
@@ -165,7 +178,7 @@ def test_a_damaged_entry_is_made_anew(samples, cache, damage):
 
 
 def used(cache: ImageCache) -> int:
-    return int((cache.folder / "cache.bytes").read_text())
+    return int((cache.folder / "bdl-cache.bytes").read_text())
 
 
 def test_a_full_cache_adds_no_more(samples, tmp_path):
@@ -193,7 +206,7 @@ def test_what_a_kill_left_is_removed_and_counted_anew(samples, cache):
     items(samples, VIEWS["cut"], cache)
     counted = used(cache)
     entries(cache)[0].with_suffix(".pixels.bdl-partial").write_bytes(b"half")
-    (cache.folder / "cache.bytes").write_text("")
+    (cache.folder / "bdl-cache.bytes").write_text("")
     cache.prepare()
     assert used(cache) == counted and not list(cache.folder.rglob("*.bdl-partial"))
 

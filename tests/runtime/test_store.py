@@ -351,6 +351,42 @@ def test_a_kill_while_a_stage_is_moved_loses_nothing(tmp_path, monkeypatch, repl
 # Staleness
 
 
+@pytest.mark.parametrize("call", range(1, 9))
+def test_settings_changed_after_a_kill_while_a_stage_is_moved(tmp_path, monkeypatch, call):
+    """What is half moved is results of other settings, neither the user's nor to be mixed with."""
+    store, old = Store(tmp_path), Toy(called="b", rate=1, count=3)
+    new, third = Toy(called="b", rate=2, count=2), Toy(called="b", rate=3, count=3)
+    make(store, old, b"old")
+    calls, replace = 0, os.replace
+
+    def killed(source, target):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    folder = store.begin(new)
+    for name in new.files():
+        (folder / name).write_bytes(b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr("bdl.runtime.store.os.replace", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            store.finish(new, Score(), 1.0, MadeOn())
+    for stage in (third, old):
+        plan = store.plan([stage])
+        if plan[0].run:
+            with pytest.raises(UserError, match="rate was"):
+                require_consent(store.folder, plan)
+    make(store, third, b"third")
+    for stage in (old, new):  # and nothing that is left is taken for finished
+        assert store.plan([stage])[0].run
+    assert not store.plan([third])[0].run
+    assert {file.read_bytes() for file in (tmp_path / "b").glob("*.bin")} == {b"third"}
+    assert not store.resume_publishing(new)
+    assert [item.name for item in tmp_path.iterdir()] == ["b"]
+
+
 def test_what_was_made_of_something_replaced_is_stale(store):
     stages = chain()
     make(store, chain(rate=2)[1], b"new")

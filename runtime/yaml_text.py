@@ -53,6 +53,13 @@ class Loader(yaml.SafeLoader):
                     None, None, f"'{key.value}' is given again", key.start_mark
                 )
             seen.add(key.value)
+        for key, value in node.value:
+            # {width:32} has a key "width:32" without a value.
+            if value.tag == NULL and not value.value and key.style is None and ":" in key.value:
+                name, _, rest = key.value.partition(":")
+                raise yaml.MarkedYAMLError(
+                    None, None, f"'{name}:{rest}' lacks a space after the colon", key.start_mark
+                )
         return [(key.value, value) for key, value in node.value]
 
 

@@ -215,6 +215,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
             "segmentation.pseudo_label_steps is 101",
         ),
         ("seed: 1\nseed: 2", "is not valid YAML: 'seed' is given again in line 2"),
+        ("segmentation: {steps:5}", "'steps:5' lacks a space after the colon in line 1"),
         (
             "data:\n  target:\n    images: */*.png",
             "in line 3; put quotes around */*.png if it is text",

@@ -35,7 +35,7 @@ from bdl.runtime.store import (
     require_consent,
 )
 from bdl.runtime.versions import versions
-from bdl.segmentation.network_name import require_known
+from bdl.segmentation.network_name import SMP, TIMM, require_known
 
 if TYPE_CHECKING:
     from bdl.runtime.run import Run
@@ -180,7 +180,12 @@ class Loop:
 
     def _require_sound_data(self) -> None:
         """Raise UserError for what `check` would list; say what the data holds."""
-        require_known(self.config.segmentation.network)
+        network, options = self.config.segmentation.network, self.config.segmentation.options
+        require_known(network, options)
+        if network.startswith((TIMM, SMP)):
+            from bdl.segmentation.networks import require_options
+
+            require_options(network, options)
         if self.data.limit is not None:
             return  # a few files do not tell
         problems = check_problem(self.config, self.data, False, True, self.console)

@@ -4,7 +4,8 @@ import hashlib
 import importlib.machinery
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,61 @@ TIMM = "timm:"
 PYTHON = "python:"
 
 
-OWN = ("compact", "deeplab_v2", "fcn8s_vgg16")  # networks of the project's own
+@dataclass(frozen=True)
+class Option:
+    """What one of `segmentation.options` must be.
+
+    Args:
+        holds: Tells of a value.
+        wanted: The same in words.
+    """
+
+    holds: Callable[[Any], bool]
+    wanted: str
 
 
-def require_known(network: str) -> None:
-    """Raise UserError for a name of no network, as far as the name tells."""
-    if network in OWN or network.startswith((TIMM, SMP, PYTHON)):
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+COUNT = Option(_is_count, "a whole number of 1 or more")
+SWITCH = Option(lambda value: isinstance(value, bool), "true or false")
+_COUNTS = Option(
+    lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
+    "a list of whole numbers of 1 or more",
+)
+# The project's own networks, with their options.
+OWN: dict[str, dict[str, Option]] = {
+    "compact": {"width": COUNT, "dilations": _COUNTS},
+    "deeplab_v2": {"branches": Option(lambda value: value in (2, 4), "2 or 4")},
+    "fcn8s_vgg16": {},
+}
+
+
+def require_known(network: str, options: dict[str, Any]) -> None:
+    """Raise UserError for a name of no network, as far as the name tells, and for options that one
+    of the project's own does not take."""
+    if network.startswith((TIMM, SMP, PYTHON)):
         return
-    known = ", ".join([*OWN, f"{TIMM}BACKBONE", f"{SMP}ARCH/ENCODER"])
-    raise UserError(
-        f"segmentation.network: '{network}' is not one of {known}, {PYTHON}MODULE:FUNCTION"
-    )
+    if network not in OWN:
+        known = ", ".join([*OWN, f"{TIMM}BACKBONE", f"{SMP}ARCH/ENCODER"])
+        raise UserError(
+            f"segmentation.network: '{network}' is not one of {known}, {PYTHON}MODULE:FUNCTION"
+        )
+    unknown = next((key for key in options if key not in OWN[network]), None)
+    if unknown is not None:
+        has = ", ".join(OWN[network]) or "none"
+        raise UserError(f"segmentation.options: {network}: has no option '{unknown}'; it has {has}")
+    require_values(OWN[network], options)
+
+
+def require_values(known: dict[str, Option], options: dict[str, Any]) -> None:
+    """Raise UserError for a value of an option, if it is `known`, that it cannot have."""
+    for key, value in options.items():
+        if key in known and not known[key].holds(value):
+            raise UserError(
+                f"segmentation.options.{key}: is {value!r}, must be {known[key].wanted}"
+            )
 
 
 def is_users_own(network: str) -> bool:

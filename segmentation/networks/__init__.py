@@ -4,7 +4,16 @@ import inspect
 from typing import Any
 
 from bdl.runtime.errors import UserError
-from bdl.segmentation.network_name import OWN, PYTHON, SMP, TIMM, require_known
+from bdl.segmentation.network_name import (
+    COUNT,
+    OWN,
+    PYTHON,
+    SMP,
+    SWITCH,
+    TIMM,
+    require_known,
+    require_values,
+)
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.compact import Compact
 from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
@@ -18,6 +27,7 @@ from bdl.segmentation.networks.user_module import build_user_network
 _NETWORKS: dict[str, type[Segmenter]] = dict(
     zip(OWN, (Compact, DeepLabV2, FCN8sVGG16), strict=True)
 )
+_KINDS = {bool: SWITCH, int: COUNT}  # what an option's annotation asks for
 
 
 def build_segmenter(name: str, num_classes: int, **options: Any) -> Segmenter:
@@ -35,33 +45,44 @@ def build_segmenter(name: str, num_classes: int, **options: Any) -> Segmenter:
     """
     if name.startswith(PYTHON):
         return build_user_network(name, num_classes, **options)
-    kind: type[Segmenter]
-    own: dict[str, Any] = {}
-    if name.startswith(TIMM):
-        backbone = name.removeprefix(TIMM)
-        kind = TimmBackbone if can_be_dilated(backbone) else TimmPyramid
-        own = {"backbone": backbone}
-    elif name.startswith(SMP):
-        kind, own = SmpNetwork, {"pair": name.removeprefix(SMP)}
-    else:
-        require_known(name)
-        kind = _NETWORKS[name]
-    _require_kinds(kind, options)
+    require_options(name, options)
+    kind, own = _kind_of(name)
     try:
         return kind(num_classes, **own, **options)
     except TypeError as error:
         raise UserError(f"segmentation.options: {name}: {error}") from None
 
 
-def _require_kinds(network: type[Segmenter], options: dict[str, Any]) -> None:
-    """Raise UserError for a value that would fail deep inside `network`, or count as true there."""
-    parameters = inspect.signature(network).parameters
-    for key, value in options.items():
-        kind = parameters[key].annotation if key in parameters else None
-        if kind is bool and not isinstance(value, bool):
-            wanted = "true or false"
-        elif kind is int and (type(value) is not int or value < 1):
-            wanted = "a whole number of 1 or more"
-        else:
-            continue
-        raise UserError(f"segmentation.options.{key}: is {value!r}, must be {wanted}")
+def require_options(name: str, options: dict[str, Any]) -> None:
+    """Find out what `build_segmenter` would refuse, but for weights that are not at hand: nothing
+    is built or fetched, and no code of the user's runs.
+
+    Args:
+        name: The network's.
+        options: Its own.
+
+    Raises:
+        UserError: For an unknown name, backbone or option, or a value of the wrong kind.
+    """
+    require_known(name, options)
+    if name in OWN or name.startswith(PYTHON):
+        return
+    kind, own = _kind_of(name)
+    signature = inspect.signature(kind)
+    annotated = {key: found.annotation for key, found in signature.parameters.items()}
+    require_values({k: _KINDS[a] for k, a in annotated.items() if a in _KINDS}, options)
+    try:
+        signature.bind(0, **own, **options)
+    except TypeError as error:
+        raise UserError(f"segmentation.options: {name}: {error}") from None
+    kind.require_options(**own, **options)
+
+
+def _kind_of(name: str) -> tuple[type[Any], dict[str, Any]]:
+    """The class of a network, and what it gets beside the user's options."""
+    if name.startswith(TIMM):
+        backbone = name.removeprefix(TIMM)
+        return TimmBackbone if can_be_dilated(backbone) else TimmPyramid, {"backbone": backbone}
+    if name.startswith(SMP):
+        return SmpNetwork, {"pair": name.removeprefix(SMP)}
+    return _NETWORKS[name], {}

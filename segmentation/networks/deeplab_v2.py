@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torchvision.models import resnet101
 from torchvision.models.resnet import Bottleneck
 
-from bdl.runtime.errors import UserError
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter, caffe_normalization
 
 _HEAD_DILATIONS = (6, 12, 18, 24)
@@ -31,8 +30,6 @@ class DeepLabV2(Segmenter):
 
     def __init__(self, num_classes: int, branches: int = 4) -> None:
         super().__init__()
-        if branches not in (2, 4):
-            raise UserError(f"segmentation.options.branches: is {branches}, must be 2 or 4")
         self.num_classes = num_classes
         self.normalize = caffe_normalization()
         backbone = resnet101(weights=None)

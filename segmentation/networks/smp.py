@@ -86,6 +86,7 @@ class SmpNetwork(Segmenter):
         **options: Any,
     ) -> None:
         super().__init__()
+        self.require_options(pair, encoder_weights, **options)
         architecture, encoder = _known(pair)
         weights = encoder_weights or None
         packaged = packaged_weights(encoder.removeprefix(_TIMM)) if weights else None
@@ -111,6 +112,28 @@ class SmpNetwork(Segmenter):
         self.least, self.stride = self._try()
         if gradient_checkpointing:
             recompute_blocks(self.encoder)
+
+    @staticmethod
+    def require_options(
+        pair: str,
+        encoder_weights: str | bool | None = "imagenet",
+        frozen_statistics: bool = False,
+        gradient_checkpointing: bool = False,
+        **options: Any,
+    ) -> None:
+        """Raise UserError for an unknown pair, option or name of weights; nothing is built."""
+        architecture, encoder = _known(pair)
+        named = [name for name in inspect.signature(architecture).parameters if name not in _OURS]
+        named.remove("encoder_weights")
+        unknown = sorted(set(options) - set(named))
+        refused = [name for name in unknown if name in _OURS or not encoder.startswith(_TIMM)]
+        if refused:
+            raise UserError(
+                f"segmentation.options.{refused[0]}: smp:{pair} takes {', '.join(named)}, "
+                "encoder_weights, frozen_statistics and gradient_checkpointing"
+            )
+        if encoder_weights and not encoder.startswith(_TIMM):
+            _require_weights(pair, encoder, encoder_weights)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -186,6 +209,17 @@ def _known(pair: str) -> tuple[type[Any], str]:
     return classes[name.lower()], encoder
 
 
+def _require_weights(pair: str, encoder: str, weights: str | bool) -> None:
+    from segmentation_models_pytorch.encoders import encoders
+
+    known = encoders[encoder].get("pretrained_settings", {})
+    if weights not in known:
+        raise UserError(
+            f"segmentation.options.encoder_weights: is {weights!r}, must be null for smp:{pair}"
+            + (f", or one of {', '.join(known)}" if known else "")
+        )
+
+
 def _make(
     architecture: type[Any],
     encoder: str,
@@ -195,15 +229,6 @@ def _make(
 ) -> Any:
     """The package's own network."""
     pair = f"{architecture.__name__}/{encoder}"
-    named = [name for name in inspect.signature(architecture).parameters if name not in _OURS]
-    named.remove("encoder_weights")
-    unknown = sorted(set(options) - set(named))
-    refused = [name for name in unknown if name in _OURS or not encoder.startswith(_TIMM)]
-    if refused:
-        raise UserError(
-            f"segmentation.options.{refused[0]}: smp:{pair} takes {', '.join(named)}, "
-            "encoder_weights, frozen_statistics and gradient_checkpointing"
-        )
     if architecture.__name__ == "DPT" and "img_size" not in options:
         options = {"dynamic_img_size": True, **options}
     try:

@@ -54,10 +54,7 @@ class TimmBackbone(Segmenter):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16):
-            raise UserError(
-                f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
-            )
+        self.require_options(backbone, output_stride)
         self.num_classes = num_classes
         self.frozen_statistics = frozen_statistics
         packaged = packaged_weights(backbone) if pretrained else None
@@ -83,6 +80,14 @@ class TimmBackbone(Segmenter):
         self.detail = _conv(shallow, width // 2, kernel=1)
         self.fuse = _conv(width + width // 2, width, kernel=3)
         self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    @staticmethod
+    def require_options(backbone: str, output_stride: int = 8, **_: Any) -> None:
+        """Raise UserError for options that do not go with the backbone; nothing is built."""
+        if output_stride not in (8, 16):
+            raise UserError(
+                f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
+            )
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

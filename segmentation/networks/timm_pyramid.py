@@ -17,8 +17,9 @@ from bdl.segmentation.networks.layers import (
 from bdl.segmentation.networks.light_decoder import LightDecoder
 from bdl.segmentation.networks.sizes import crop_scores, pad_to_multiple
 from bdl.segmentation.networks.timm_backbone import normalization_of, weights_failure
-from bdl.segmentation.networks.timm_layout import layout_of
+from bdl.segmentation.networks.timm_layout import Layout, layout_of
 
+_OF_ANY = ("pretrained", "width", "frozen_statistics", "gradient_checkpointing")
 _COARSE = 12  # from this stride on the decoder doubles the maps' size
 
 
@@ -66,17 +67,10 @@ class TimmPyramid(Segmenter):
         **backbone_options: Any,
     ) -> None:
         super().__init__()
-        if "img_size" in backbone_options:
-            backbone_options["img_size"] = _pair(backbone_options["img_size"])
-        own = tuple(sorted(backbone_options.items()))
-        layout = layout_of(backbone, own, _whole_numbers(layers))
+        layout = _layout(backbone, drop_path, layers, backbone_options)
         options = dict(layout.options)
         if layout.drops_paths:
-            options["drop_path_rate"] = 0.1 if drop_path is None else _share(drop_path)
-        elif drop_path:
-            raise UserError(
-                f"segmentation.options.drop_path: timm's '{backbone}' cannot leave out blocks"
-            )
+            options["drop_path_rate"] = 0.1 if drop_path is None else drop_path
         try:
             features: Any = timm.create_model(
                 backbone,
@@ -100,6 +94,17 @@ class TimmPyramid(Segmenter):
         doubled = finest >= _COARSE and finest % 2 == 0
         self.stride = finest // 2 if doubled else finest
         self.decoder = LightDecoder(layout.channels, num_classes, width, doubled)
+
+    @staticmethod
+    def require_options(
+        backbone: str,
+        drop_path: float | None = None,
+        layers: tuple[int, ...] | None = None,
+        **options: Any,
+    ) -> None:
+        """Raise UserError for options that do not go with the backbone; nothing is built."""
+        own = {key: value for key, value in options.items() if key not in _OF_ANY}
+        _layout(backbone, drop_path, layers, own)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -133,10 +138,34 @@ class TimmPyramid(Segmenter):
         return layers_of(self.backbone, self.size or (self.multiple, self.multiple))
 
 
+def _layout(backbone: str, drop_path: Any, layers: Any, options: dict[str, Any]) -> Layout:
+    """The backbone's layout with the user's options, among them timm's own."""
+    if "img_size" in options:
+        options = {**options, "img_size": _pair(options["img_size"])}
+    own = tuple((key, _constant(key, options[key])) for key in sorted(options))
+    layout = layout_of(backbone, own, _whole_numbers(layers))
+    if drop_path is not None and not _is_share(drop_path):
+        raise UserError(f"segmentation.options.drop_path: is {drop_path!r}, must be in [0, 1)")
+    if drop_path and not layout.drops_paths:
+        raise UserError(
+            f"segmentation.options.drop_path: timm's '{backbone}' cannot leave out blocks"
+        )
+    return layout
+
+
 def _pair(value: Any) -> tuple[int, int]:
     if isinstance(value, list | tuple) and len(value) == 2 and all(_is_count(v) for v in value):
         return value[0], value[1]
     raise UserError(f"segmentation.options.img_size: is {value!r}, must be [HEIGHT, WIDTH]")
+
+
+def _constant(key: str, value: Any) -> Any:
+    """A value that nobody changes, by which a layout is remembered."""
+    if isinstance(value, list | tuple):
+        return tuple(_constant(key, item) for item in value)
+    if isinstance(value, dict):
+        raise UserError(f"segmentation.options.{key}: is a mapping, must be a value or a list")
+    return value
 
 
 def _whole_numbers(value: Any) -> tuple[int, ...]:
@@ -151,7 +180,5 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def _share(value: Any) -> float:
-    if isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < 1:
-        return float(value)
-    raise UserError(f"segmentation.options.drop_path: is {value!r}, must be in [0, 1)")
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < 1

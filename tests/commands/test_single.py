@@ -49,6 +49,52 @@ def test_wrong_networks_are_one_line_that_names_them(
     )
 
 
+@pytest.mark.parametrize(
+    ("network", "options", "expected"),
+    [
+        ("unet", "{}", "network: 'unet' is not one of"),
+        ("compact", "{widht: 8}", "compact: has no option 'widht'; it has width, dilations"),
+        ("compact", "{width: 0}", "options.width: is 0"),
+        ("fcn8s_vgg16", "{width: 8}", "fcn8s_vgg16: has no option 'width'; it has none"),
+        ("deeplab_v2", "{branches: 3}", "options.branches: is 3, must be 2 or 4"),
+        ("timm:resnet5", "{}", "timm cannot make 'resnet5', .*; did you mean 'resnet50'"),
+        ("timm:resnet18", "{output_stride: 7}", "options.output_stride: is 7"),
+        ("timm:resnet18", "{widht: 8}", "timm:resnet18: .*'widht'"),
+        ("timm:test_vit", "{drop_path: 2}", "options.drop_path: is 2"),
+        ("timm:test_vit", "{layerz: [1]}", "layerz"),
+        ("timm:test_vit", "{layerz: {a: 1}}", "options.layerz: is a mapping"),
+        ("smp:unett/resnet18", "{}", "'smp:unett/resnet18' is not smp:ARCH/ENCODER"),
+        ("smp:unet", "{}", "'smp:unet' is not smp:ARCH/ENCODER"),
+        ("smp:unet/resnet5", "{}", "has no encoder 'resnet5'; did you mean resnet50"),
+        ("smp:unet/resnet18", "{widht: 8}", "options.widht: smp:unet/resnet18 takes"),
+        ("smp:unet/resnet18", "{encoder_weights: mine}", "options.encoder_weights: is 'mine'"),
+    ],
+)
+def test_a_plan_and_check_refuse_a_network_alike(command, capsys, network, options, expected):
+    """Without building one: what it would start from may have to be fetched."""
+    if network.startswith("smp:"):
+        pytest.importorskip("segmentation_models_pytorch")
+    given = [f"segmentation.network={network}", f"segmentation.options={options}"]
+    planned = error_line(capsys, command("run", "--dry-run", *given))
+    assert re.search(expected, planned)
+    assert command("check", *given) == 2
+    assert f"problem: {planned.removeprefix('error: ')}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("network", ["timm:resnet50", "timm:convnext_tiny", "smp:unet/resnet34"])
+def test_a_network_whose_weights_cannot_be_fetched_is_planned(
+    command, capsys, monkeypatch, network
+):
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    if network.startswith("smp:"):
+        pytest.importorskip("segmentation_models_pytorch")
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    assert command("run", "--dry-run", f"segmentation.network={network}") == 0
+    assert "source-only" in capsys.readouterr().out
+
+
 def test_a_stage_whose_input_is_of_other_settings_is_refused(tiny_run, command, capsys):
     arguments = ["--k", 0, f"out={tiny_run.folder}", "segmentation.steps=11"]
     message = error_line(capsys, command("evaluate", *arguments))

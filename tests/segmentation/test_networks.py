@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import inspect
 from collections import Counter
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from bdl.runtime.errors import UserError
 from bdl.segmentation import packaged_weights
-from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.network_name import OWN
+from bdl.segmentation.networks import _NETWORKS, build_segmenter
 from bdl.segmentation.networks.base import Normalization, Segmenter, caffe_normalization, upsample
 from bdl.segmentation.networks.timm_backbone import ImageFeatures
 
@@ -201,6 +203,14 @@ def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
         is packaged_weights.packaged_backbone("compact")
         is None
     )
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_listed_options_are_those_that_the_network_takes(name):
+    known = inspect.signature(_NETWORKS[name]).parameters
+    assert [*OWN[name]] == [key for key in known if key != "num_classes"]
+    for key, option in OWN[name].items():
+        assert option.holds(known[key].default)
 
 
 @pytest.mark.parametrize(

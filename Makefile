@@ -2,11 +2,12 @@
 # make test: the same environment with the test tools, and the tests.
 # make test-fast: without those of killed runs, several processes, browsers and packaging.
 # make test-long: all tests, with those that take too long for every day or need a GPU.
+# make docs: the documentation as a site, in build/site/html.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-long lint clean
+.PHONY: demo test test-fast test-long lint docs clean
 
 demo: $(VENV)/installed
 	@echo "The whole loop on rendered streets: five to ten minutes on two CPU cores"
@@ -28,6 +29,9 @@ lint: $(VENV)/installed-dev
 	ln -sfn ../.. $(VENV)/types/bdl
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/build_site.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -38,6 +42,10 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	touch $@
 
 clean:

@@ -177,7 +177,14 @@ def find_config(path: str | Path) -> Path:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML, which `load_config` reads back as the same."""
+    """The whole configuration as YAML, which `load_config` reads back as the same.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        YAML with every key.
+    """
     return to_text(escaped(plain(config)))
 
 

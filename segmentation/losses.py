@@ -1,6 +1,6 @@
 """The terms of segmentation training: pure functions of tensors, each a scalar >= 0.
 
-Section 3.2 and equations 1 to 4 of "Bidirectional Learning"; the output discriminator is that of
+Sections 3.1 to 3.3 of "Bidirectional Learning"; the output discriminator is that of
 Tsai et al. 2018, trained with binary cross entropy.
 """
 
@@ -14,35 +14,59 @@ SOURCE, TARGET = 0.0, 1.0  # what the discriminator should say
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
-    """Mean cross entropy over the labelled pixels; 0 where every pixel is 255 (ignored).
+    """Mean cross entropy over the labelled pixels, for labels of the source and for pseudo labels
+    of the target.
 
-    `logits` are N x C x H x W, `labels` N x H x W int64 train ids or 255. Serves the source's
-    labels and the target's pseudo labels. Where the batch is one process's share of a larger one,
-    `labelled` is the number of labelled pixels, above 0, that a share has on average: the mean of
-    the processes' losses is then that over all labelled pixels.
+    Args:
+        logits: N x C x H x W.
+        labels: N x H x W, int64: train ids from 0 to C - 1, or 255 for pixels to ignore.
+        labelled: Where the batch is one process's share of a larger one, the number of labelled
+            pixels, above 0, that a share has on average. The mean of the processes' losses is then
+            the mean over all labelled pixels. Default: the number in `labels`.
+
+    Returns:
+        A scalar, at least 0; 0 where all pixels are ignored.
     """
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
     return total / (count_labelled(labels).clamp_min(1) if labelled is None else labelled)
 
 
 def count_labelled(labels: Tensor) -> Tensor:
-    """The number of pixels that are not ignored, as a tensor."""
+    """The number of pixels that are not ignored.
+
+    Args:
+        labels: Train ids, any shape; 255 is ignored.
+
+    Returns:
+        A scalar, int64.
+    """
     return (labels != IGNORE).sum()
 
 
 def adversarial(scores: Tensor) -> Tensor:
-    """What the segmentation network pays for target maps that do not look like source maps.
+    """What the segmentation network pays for predictions of the target that do not look like those
+    of the source: the binary cross entropy against "source". Tsai et al. 2018, equation 4.
 
-    Binary cross entropy of the discriminator's `scores` (logits, any shape) on the target's
-    softmax maps against "source".
+    Args:
+        scores: The discriminator's logits of the target's softmax maps, any shape.
+
+    Returns:
+        A scalar, at least 0.
     """
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, SOURCE))
 
 
 def discriminator(source_scores: Tensor, target_scores: Tensor) -> Tensor:
-    """Half the binary cross entropy of the discriminator on source and on target maps, summed.
+    """Loss of the discriminator that tells source from target: half the sum of its binary cross
+    entropies on either. Tsai et al. 2018, equation 2.
 
-    The maps must be detached from the segmentation network.
+    Args:
+        source_scores: Its logits of the source's softmax maps, any shape; the maps are detached
+            from the segmentation network.
+        target_scores: Its logits of the target's softmax maps, likewise.
+
+    Returns:
+        A scalar, at least 0.
     """
     on_source = F.binary_cross_entropy_with_logits(
         source_scores, torch.full_like(source_scores, SOURCE)

@@ -47,16 +47,27 @@ _SMALLEST = 8  # pixels of a side that a network is given at least
 class Predictor:
     """Class probabilities and labels of photos of any size.
 
-    `checkpoint` is a segmenter.pt, the folder of a stage that holds one, or the folder of a run,
-    of which the last finished network is taken: `find_segmenter` gives the file of another. A photo
-    is resized to `size` (width, height) first; without it, to the width that the network was
-    trained at, where the checkpoint lies in its stage's folder, else it stays as it is. `window`
-    (width, height) slides over the resized photo. `scales` resize it once more for each factor, and
-    `flip` mirrors each; the probabilities' mean counts. `own_network` is needed for one whose code
-    is the user's own, see `load_segmenter`. Raises UserError for a checkpoint that is none.
+    Args:
+        checkpoint: A segmenter.pt, the folder of a stage that holds one, or the folder of a run, of
+            which the last finished network is taken.
+        size: Width and height in pixels, at least 8, that photos are resized to for the network.
+            Default: the width that it was trained at, where the checkpoint lies in its stage's
+            folder; else the photo's own.
+        window: Width and height in pixels, at least 8, of a window that slides over the resized
+            photo.
+        flip: Whether to take the mean with the mirrored photo's probabilities.
+        scales: Factors above 0 that the photo is resized by once more; the mean is taken.
+        device: What computes: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed, 16-mixed or auto.
+        own_network: python:MODULE:FUNCTION, needed for a network whose code is your own.
 
-    `space` are the classes' names and colours, `file` is the checkpoint that was found, and
-    `trained_size` (width, height) that of its training, if that is known.
+    Attributes:
+        space: The classes' names and colours.
+        file: The checkpoint that was taken.
+        trained_size: Width and height of its training's images in pixels; None if not known.
+
+    Raises:
+        UserError: For a checkpoint that is none, or a value that cannot be used.
     """
 
     def __init__(
@@ -97,17 +108,41 @@ class Predictor:
         Args:
             photo: A file, which is read upright; a Pillow image, taken as it stands; or pixels,
                 H x W x 3 uint8, RGB.
+
+        Returns:
+            Train ids, the numbers of the classes from 0 on; `space.names` names them.
+
+        Raises:
+            UserError: For a photo that cannot be read.
         """
         photo = _as_photo(photo)
         return self.labels(self.probabilities(photo), photo.opaque)
 
     def labels(self, maps: Tensor, opaque: np.ndarray | None = None) -> np.ndarray:
-        """Train ids, H x W uint8, from `probabilities`; 255 where the photo is not `opaque`."""
+        """The most probable class of each pixel.
+
+        Args:
+            maps: Class probabilities, C x H x W, of `probabilities`.
+            opaque: H x W bool, False where the photo is transparent. Default: nowhere.
+
+        Returns:
+            Train ids, H x W uint8; 255 where the photo is transparent.
+        """
         return without_data(maps.argmax(0).byte().cpu().numpy(), opaque)
 
     @torch.inference_mode()
     def probabilities(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> Tensor:
-        """Class probabilities of a photo at its own size: C x H x W float32, summing to 1."""
+        """Class probabilities of a photo at its own size.
+
+        Args:
+            photo: As in a call.
+
+        Returns:
+            C x H x W float32, in [0, 1], summing to 1 over the classes.
+
+        Raises:
+            UserError: For a photo that cannot be read.
+        """
         image = _as_photo(photo).image
         size = (image.height, image.width)
         views = [self._view(image, scale) for scale in self.scales]
@@ -154,7 +189,16 @@ def _as_photo(photo: str | Path | Image.Image | np.ndarray | Photo) -> Photo:
 
 
 def overlay(photo: Image.Image, labels: np.ndarray, space: LabelSpace) -> Image.Image:
-    """The classes' colours over the photo, both shining through; `labels` are H x W train ids."""
+    """The classes' colours over the photo, both shining through.
+
+    Args:
+        photo: A photo of H x W pixels.
+        labels: Train ids, H x W uint8; 255 is black.
+        space: The classes' names and colours, such as `Predictor.space`.
+
+    Returns:
+        A picture of H x W pixels, RGB.
+    """
     colors = label_image(labels, space).convert("RGB")
     return Image.blend(photo.convert("RGB"), colors, 0.5)
 

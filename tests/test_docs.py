@@ -1,8 +1,11 @@
-"""README and docs/: their commands and scripts run, the references are complete and current, links,
-keys and commands exist."""
+"""README and docs/: their commands, scripts and examples run, the references are complete and
+current, links, keys and commands exist, and the site is built."""
 
 import argparse
+import doctest
 import importlib.util
+import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -23,6 +26,7 @@ from bdl.runtime.values import plain
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+API = [page for page in sorted((ROOT / "docs" / "api").glob("*.md")) if page.name != "README.md"]
 
 # What makes the trainings of getting_started.md take a second.
 TINY = """
@@ -161,10 +165,69 @@ def test_every_command_and_option_has_its_place_in_the_reference():
     assert known - named == set() and named - known == {"--help"}
 
 
-def reference():
-    """The script that writes the reference, as a module."""
-    file = ROOT / "docs" / "list_configuration.py"
-    spec = importlib.util.spec_from_file_location("list_configuration", file)
+@pytest.mark.parametrize("page", API, ids=lambda page: page.stem)
+def test_every_example_of_a_call_prints_what_its_page_shows(
+    page, tiny_run, tiny_config, tmp_path, monkeypatch
+):
+    """In a folder with a configuration, a run of it and a photo."""
+    monkeypatch.chdir(tmp_path)
+    tiny_run.copy(tmp_path / "runs" / "mine")
+    Path("mine.yaml").write_text(tiny_config.read_text("utf-8"), encoding="utf-8")
+    Image.fromarray(render_street(7, (80, 48), "real")[0]).save("photo.jpg")
+    examples = "\n".join(blocks(page, "pycon"))
+    test = doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0)
+    assert test.examples
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+def documented(page: Path) -> dict[str, object]:
+    """The functions and classes that a page shows the docstrings of, and their shown methods, by
+    name."""
+    shown: dict[str, object] = {}
+    for block in re.split(r"^::: ", page.read_text("utf-8"), flags=re.M)[1:]:
+        name = block.split()[0]
+        shown[name] = pkgutil.resolve_name(name)
+        for member in re.findall(r"\w+", "".join(re.findall(r"members: \[(.*?)\]", block))):
+            shown[f"{name}.{member}"] = getattr(shown[name], member)
+    return shown
+
+
+@pytest.mark.parametrize("page", API, ids=lambda page: page.stem)
+def test_a_documented_call_explains_every_argument_and_what_it_returns(page):
+    shown = documented(page)
+    assert shown
+    for name, call in shown.items():
+        arguments = (inspect.getdoc(call) or "").partition("Args:")[2]
+        signature = inspect.signature(call)
+        # A network that leaves its making to its subclasses has no arguments of its own.
+        own = not inspect.isclass(call) or "__init__" in vars(call)
+        for argument in signature.parameters.keys() - {"self"} if own else ():
+            assert re.search(rf"^ +(\*\*)?{argument}: \S", arguments, re.M), (name, argument)
+        if not inspect.isclass(call):
+            assert "Returns:" in arguments or not signature.parameters.keys() - {"self"}, name
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_stops_the_site(tmp_path):
+    pytest.importorskip("mkdocs")
+    site = script("build_site")
+    site.stage(tmp_path)
+    assert site.build(tmp_path) == 0
+    built = (tmp_path / "html/docs/api/predictor.html").read_text("utf-8")
+    assert "Width and height in pixels" in built  # of a docstring
+    faq = tmp_path / "pages/docs/faq.md"
+    whole = faq.read_text("utf-8")
+    for link in ("[a](method.md#nowhere)", "![a](images/nowhere.png)", "::: bdl.nowhere"):
+        faq.write_text(f"{whole}\n{link}\n", encoding="utf-8")
+        assert site.build(tmp_path) != 0, link
+
+
+def script(name: str):
+    """A script of docs/, as a module."""
+    file = ROOT / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -173,13 +236,15 @@ def reference():
 
 def test_the_configuration_reference_is_current():
     """If not: python docs/list_configuration.py"""
-    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == reference().page()
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == script(
+        "list_configuration"
+    ).page()
 
 
 def test_the_reference_explains_every_key_and_its_default():
     rows = re.findall(
         r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| `(.*)` \| (.*) \|$",
-        reference().page(),
+        script("list_configuration").page(),
         re.MULTILINE,
     )
     keys = known_keys()

@@ -27,13 +27,21 @@ class InstanceNorm(nn.InstanceNorm2d):
 class Generator(nn.Module):
     """Image to image: N x 3 x H x W in [0, 1] to the same, any H and W from 8 on.
 
-    7x7 convolution, two of stride 2, `blocks` residual blocks at 4 x `width` channels, two
-    transposed convolutions, 7x7 convolution, tanh. Instance norm uses the image's own statistics
-    in training and in evaluation. Published: width 64, 9 blocks. With `skip` the
-    instance-normalised image, with a learned scale and shift for each colour, is added before the
-    tanh: a small network that trains for little time need not learn to draw what stays. With
-    `checkpointing` set, the maps inside the residual blocks are not kept for the backward pass but
-    computed again.
+    7x7 convolution, two of stride 2, residual blocks, two transposed convolutions, 7x7 convolution,
+    tanh. Instance norm uses the image's own statistics in training and in evaluation. CycleGAN,
+    section 4 and appendix 7.2.
+
+    Args:
+        width: Channels after the first convolution; the residual blocks have 4 times as many.
+            Published: 64.
+        blocks: Residual blocks. Published: 9.
+        skip: Whether the instance-normalised image, with a learned scale and shift for each colour,
+            is added before the tanh: a small network that trains for little time need not learn to
+            draw what stays. Not published.
+
+    Attributes:
+        checkpointing: If set, the maps inside the residual blocks are not kept for the backward
+            pass but computed again. Off at first.
     """
 
     def __init__(
@@ -104,7 +112,11 @@ class ResidualBlock(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Scores of 70x70 patches: N x 3 x H x W in [0, 1] to N x 1 x h x w, no activation.
 
-    Real should score 1, fake 0. Published: width 64.
+    Real should score 1, fake 0. h and w are about an eighth of H and W, which are at least 32.
+    CycleGAN, section 4 and appendix 7.2.
+
+    Args:
+        width: Channels after the first convolution. Published: 64.
     """
 
     def __init__(self, width: int = PUBLISHED_WIDTH) -> None:

@@ -36,8 +36,11 @@ def build_segmenter(name: str, num_classes: int, **options: Any) -> Segmenter:
     Args:
         name: compact, deeplab_v2, fcn8s_vgg16, timm:BACKBONE, smp:ARCH/ENCODER or
             python:MODULE:FUNCTION, whose code then runs.
-        num_classes: Channels of its scores.
-        **options: Its own.
+        num_classes: Channels of its scores, 1 or more.
+        **options: The network's own, such as `width` or `pretrained`.
+
+    Returns:
+        A network from RGB images in [0, 1], N x 3 x H x W, to logits, N x num_classes x H x W.
 
     Raises:
         UserError: For an unknown name, backbone or option, a value of the wrong kind, or a

@@ -14,9 +14,12 @@ CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)
 class ParameterGroup:
     """Parameters that share a learning rate.
 
-    `multiplier` scales the configured rate; `head` marks the classifier, whose rate the
-    configuration scales once more (`segmentation.optimizer.head_multiplier`). Without `decays`
-    weight decay leaves them alone.
+    Args:
+        parameters: The parameters.
+        multiplier: Factor of the configured rate.
+        head: Whether they are the classifier's, whose rate the configuration scales once more
+            (`segmentation.optimizer.head_multiplier`).
+        decays: Whether weight decay applies to them.
     """
 
     parameters: list[nn.Parameter]
@@ -69,15 +72,18 @@ def caffe_normalization() -> Normalization:
 class Segmenter(nn.Module):
     """A segmentation network: RGB images in [0, 1] (N x 3 x H x W) to class logits.
 
-    A subclass gives `scores` and `parameter_groups`; `num_classes` is the number of channels
-    of its scores. Keys of its state dict that begin with one of `head_prefixes` belong to the
-    part that is made for the classes at hand: initial weights may lack it, it then starts anew.
-    Of another number of classes only keys of `class_prefixes` are left out (default: all of it).
-    Keys that begin with one of `weight_roots` are those of a part that weights of other code may
-    be of, such as the backbone.
+    A subclass gives `scores` and `parameter_groups`.
 
-    A `foldable` network registers modules in the order in which they run, so that batch norm can
-    become part of the convolution registered before it.
+    Attributes:
+        num_classes: Channels of its scores.
+        head_prefixes: Beginnings of the keys of its state dict that belong to the part that is made
+            for the classes at hand: initial weights may lack it, it then starts anew.
+        class_prefixes: Beginnings of the keys that weights for another number of classes lack.
+            Empty: those of `head_prefixes`.
+        weight_roots: Beginnings of the keys of a part that weights of other code may be of, such as
+            the backbone.
+        foldable: Whether modules are registered in the order in which they run, so that batch norm
+            can become part of the convolution registered before it.
     """
 
     num_classes: int
@@ -87,21 +93,43 @@ class Segmenter(nn.Module):
     foldable = True
 
     def scores(self, images: Tensor) -> Tensor:
-        """Logits at the network's own stride, N x num_classes x h x w."""
+        """Logits at the network's own stride.
+
+        Args:
+            images: RGB in [0, 1], N x 3 x H x W.
+
+        Returns:
+            N x num_classes x h x w.
+        """
         raise NotImplementedError
 
     def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
         """All trainable parameters, each once, grouped by learning rate.
 
-        `rates` is "printed" (the paper's) or "effective" (what the published optimizer really
-        did); a network for which they do not differ ignores it.
+        Args:
+            rates: "printed", the paper's, or "effective", what the published optimizer really did;
+                a network for which they do not differ ignores it.
+
+        Returns:
+            The groups, each with the factor by which it scales the configured rate.
         """
         raise NotImplementedError
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """The backbone's parameters by layer, from the image on; empty if it has no such order."""
+        """The backbone's parameters by layer.
+
+        Returns:
+            A list for each layer, from the image on; empty if the network has no such order.
+        """
         return []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at the input's size, N x num_classes x H x W."""
+        """Logits at the size of the images.
+
+        Args:
+            images: RGB in [0, 1], N x 3 x H x W.
+
+        Returns:
+            N x num_classes x H x W.
+        """
         return upsample(self.scores(images), (images.shape[-2], images.shape[-1]))

@@ -10,9 +10,13 @@ class OutputDiscriminator(nn.Module):
     """Softmax maps, N x num_classes x H x W in [0, 1], to logits, N x 1 x h x w.
 
     Five 4x4 convolutions of stride 2 with leaky ReLU between them; h and w are H / 32 and
-    W / 32 rounded down, so H and W must be at least 32. The first has `width` channels, the
-    next 2, 4 and 8 times as many, as in the published code, where `width` is 64. Which domain
-    a high logit stands for is the losses' matter.
+    W / 32 rounded down, so H and W must be at least 32. Which domain a high logit stands for is the
+    losses' matter. Tsai et al. 2018, "Network architecture and training".
+
+    Args:
+        num_classes: Channels of the softmax maps.
+        width: Channels of the first convolution; the next have 2, 4 and 8 times as many.
+            Published: 64.
     """
 
     def __init__(self, num_classes: int, width: int = 64) -> None:

@@ -38,17 +38,6 @@ FOLDERS = {
     "validation": "labelled images like the target's, which only measure",
 }
 
-# What stands for a path in the help, and how shtab completes it.
-_PATHS: dict[Any, Callable[[Any], Any]] = {
-    **dict.fromkeys(("DIR", "RUN"), lambda shtab: shtab.DIRECTORY),
-    **dict.fromkeys(("FILE", "PATH", "IN", "OUT"), lambda shtab: shtab.FILE),
-}
-# The project's own configurations and YAML files; SHELL functions, as shtab has none for them.
-_RECIPES = {
-    "bash": "_bdl_recipes() {\n  compgen -W '{names}' -- $1\n  _shtab_compgen_files $1\n}",
-    "zsh": "_bdl_recipes() {\n  compadd -- {names}\n  _files\n}",
-}
-
 
 class Parser(argparse.ArgumentParser):
     """Prints help to whoever still reads it."""
@@ -72,30 +61,16 @@ class ShowVersions(argparse.Action):
 
 
 class PrintCompletion(argparse.Action):
-    """Prints a shell's completion of commands, options and paths, and stops."""
+    """Prints a shell's completion of the command line, and stops."""
 
     def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
         try:
             import shtab
         except ImportError:
             parser.error('--print-completion: needs shtab: pip install "bdl[completion]"')
-        from bdl.runtime.config import CONFIGURATIONS
+        from bdl.commands.completion import completion
 
-        names = " ".join(sorted(file.stem for file in CONFIGURATIONS.glob("[!_]*.yaml")))
-        pending = [parser]
-        while pending:
-            for action in pending.pop()._actions:
-                if isinstance(action, argparse._SubParsersAction):
-                    pending += action.choices.values()
-                elif action.metavar == "YAML":
-                    action.complete = {  # type: ignore[attr-defined]
-                        **shtab.FILE,
-                        **dict.fromkeys(_RECIPES, "_bdl_recipes"),
-                    }
-                elif action.metavar in _PATHS:
-                    action.complete = _PATHS[action.metavar](shtab)  # type: ignore[attr-defined]
-        preamble = _RECIPES.get(shell, "").replace("{names}", names)
-        print_text(shtab.complete(parser, shell, preamble=preamble))
+        print_text(completion(parser, shell, shtab))
         parser.exit()
 
 

@@ -10,10 +10,7 @@ from typing import TypeVar
 
 from bdl.commands.parser import FOLDERS, read_count
 from bdl.domains.draft import (
-    ON_CPU,
-    ON_GPU,
     Amounts,
-    Scale,
     choose_encoding,
     derive_amounts,
     draft_config,
@@ -24,6 +21,7 @@ from bdl.domains.draft import (
 from bdl.domains.guard import Held, judge
 from bdl.domains.index import Index
 from bdl.domains.label_space import load_label_space
+from bdl.domains.rules import LARGE, SMALL, Scale
 from bdl.domains.survey import Survey, survey
 from bdl.runtime.config import load_config
 from bdl.runtime.console import Console, log
@@ -49,7 +47,7 @@ def main(options: Namespace) -> None:
         load_label_space(options.label_space)  # a mistake in it is said before anything is asked
     surveys = survey_folders(options, Index(None, console))
     label_space = options.label_space or space_for(surveys) or ask_label_space(surveys)
-    scale = ON_GPU if runs_on_gpu(options.machine) else ON_CPU
+    scale = LARGE if options.machine == "gpu" else SMALL
     amounts = choose_amounts(options, surveys, scale)
     from bdl.segmentation.packaged_weights import packaged_weights
 
@@ -88,15 +86,6 @@ def _tell(role: str, held: Held) -> None:
         log.warning("warning: %s", line)
     if told.problems:
         raise UserError(told.problems[0])
-
-
-def runs_on_gpu(machine: str | None) -> bool:
-    """Whether what is written is for a GPU: as `--machine` says, else whether one is here."""
-    if machine is not None:
-        return machine == "gpu"
-    import torch  # now, when the folders are looked at and may have been wrong
-
-    return torch.cuda.is_available()
 
 
 def can_ask() -> bool:
@@ -197,7 +186,7 @@ def choose_amounts(options: Namespace, surveys: dict[str, Survey], scale: Scale)
                 f"Size of {role} images in training, stored at {stored}",
                 f"--{role}-size",
                 read_size,
-                default="x".join(map(str, amounts.sizes[role])),
+                default="x".join(map(str, amounts.sizes[role] or surveys[role].size)),
             )
         if size is not None:
             amounts.sizes[role] = size[0], size[1]
@@ -206,7 +195,7 @@ def choose_amounts(options: Namespace, surveys: dict[str, Survey], scale: Scale)
                 amounts.sizes["validation"] = amounts.sizes["target"]
     for name, question in (
         ("steps", "Steps of each segmentation training"),
-        ("steps_per_epoch", "Steps of the translator in each of its 20 epochs"),
+        ("steps_per_epoch", "Steps of the translator in each of its 8 epochs"),
     ):
         value = getattr(options, name)
         if value is None and talking:

@@ -397,12 +397,14 @@ def add_init_config(commands: Commands) -> None:
         "--steps-per-epoch",
         type=read_argument(read_count),
         metavar="NUMBER",
-        help="steps of the translator in each of its 20 epochs (default: likewise)",
+        help="steps of the translator in each of its 8 epochs (default: likewise)",
     )
     command.add_argument(
         "--machine",
         choices=("cpu", "gpu"),
-        help="what it will run on, which decides sizes and steps (default: what is here)",
+        default="cpu",
+        help="what it is for, which decides sizes and steps: an hour of a CPU core, or hours of a "
+        "GPU (default: cpu, wherever it is written)",
     )
     command.add_argument(
         "--out",

@@ -3,14 +3,15 @@
 import colorsys
 import json
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from bdl.domains.datasets import LAYOUTS
+from bdl.domains.fingerprint import Fingerprint, color_distance
 from bdl.domains.label_space import (
     IGNORE,
     OWN,
@@ -18,39 +19,28 @@ from bdl.domains.label_space import (
     load_label_space,
     stored_as_text,
 )
+from bdl.domains.rules import (
+    FAR_COLORS,
+    Choice,
+    Scale,
+    choose_cut,
+    choose_loop,
+    choose_segmentation,
+    choose_steps,
+    choose_translation,
+    choose_translator_crop,
+    choose_translator_epoch,
+    scaled,
+)
 from bdl.domains.survey import Survey
 from bdl.runtime.errors import UserError
 
 STORED = "stored"  # the encoding of a drafted label space
 BINARY = "mask"  # its second one, of 0 and 255
-_LEAST_CROP = 24  # pixels that the patch discriminators need
+_LINE = 100  # characters
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much work a machine is given: widths in pixels, and ranges of steps."""
-
-    width: int
-    crop: int
-    segmentation_steps: tuple[int, int]
-    batch_size: int
-    steps_per_epoch: tuple[int, int]
-
-
-ON_GPU = Scale(1024, 448, (4000, 80_000), 4, (200, 2500))
-ON_CPU = Scale(256, 96, (300, 1500), 2, (20, 60))
 _MOST = 0.9  # of the labelled pixels are classes of a label space that is proposed
-_EPOCHS = 40  # passes over the source that a segmentation network is trained for
-
-# A translator of a few minutes: what the demo trains with, and why, stands in its configuration.
-_SMALL_TRANSLATOR = """\
-  lr: 1.0e-3
-  init: previous  # each round's translator goes on from the one before
-  weights: {cycle: 5.0, perceptual_reconstruction: 1.0}
-  generator: {width: 16, blocks: 3}
-  discriminator_width: 16
-"""
-
 
 _NO_VALIDATION = """\
   # Nothing is measured: no network is evaluated. With a few labelled images like the target's,
@@ -61,21 +51,34 @@ _NO_VALIDATION = """\
 
 @dataclass
 class Amounts:
-    """Sizes (width, height) that images are resized to, by role; steps of a segmentation training
-    without pseudo labels; the translator's steps in each of its epochs."""
+    """Sizes (width, height) that images are resized to, by role, None: as stored; steps of a
+    segmentation training; the translator's steps in each of its epochs."""
 
-    sizes: dict[str, tuple[int, int]]
+    sizes: dict[str, tuple[int, int] | None]
     steps: int
     steps_per_epoch: int
 
 
+def fingerprint_of(surveys: Mapping[str, Survey]) -> Fingerprint:
+    """What is known of the surveyed problem."""
+    source, target = surveys["source"], surveys["target"]
+    return Fingerprint(
+        counts={role: found.count for role, found in surveys.items()},
+        color_distance=color_distance(source.look, target.look),
+        flat=(source.look.flat, target.look.flat),
+    )
+
+
 def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
-    """What suits the surveyed data and the machine."""
-    count = surveys["source"].count
+    """What suits the surveyed data."""
+    problem = fingerprint_of(surveys)
     return Amounts(
-        {role: scaled(found.size, scale.width) for role, found in surveys.items()},
-        _between(_EPOCHS * count // scale.batch_size, scale.segmentation_steps),
-        _between(count, scale.steps_per_epoch),
+        {
+            role: scaled(found.size, scale.side) if found.one_size else None
+            for role, found in surveys.items()
+        },
+        choose_steps(problem, scale),
+        choose_translator_epoch(problem, scale),
     )
 
 
@@ -93,64 +96,56 @@ def draft_config(
     `surveys` are by role, `encodings` by labelled role; `label_space` is a name or a path. Raises
     UserError if the images are too small to be cut.
     """
-    sizes, steps = amounts.sizes, amounts.steps
-    load_width = min(sizes["source"][0], sizes["target"][0])
-    heights = [
-        load_width * surveys[role].size[1] // surveys[role].size[0] for role in ("source", "target")
-    ]
-    crop = min(scale.crop, load_width, *heights) // 4 * 4
-    if crop < _LEAST_CROP:
-        raise UserError(
-            f"--source, --target: images of {load_width}x{min(heights)} are too small; the "
-            f"translator needs {_LEAST_CROP} pixels"
-        )
-    count = surveys["source"].count
+    problem = fingerprint_of(surveys)
+    smallest = {role: amounts.sizes[role] or surveys[role].smallest for role in surveys}
+    load_width = min(smallest["source"][0], smallest["target"][0])
+    try:
+        crop = choose_translator_crop(smallest, load_width, scale)
+    except ValueError as error:
+        raise UserError(f"--source, --target: {error}") from None
     sections = "".join(
-        _section(role, surveys[role], sizes[role], encodings.get(role)) for role in surveys
+        _section(role, surveys[role], amounts.sizes[role], encodings.get(role)) for role in surveys
     )
     if "validation" not in surveys:
         sections += _NO_VALIDATION
-    passes = max(1, round(steps * scale.batch_size / count))
-    pretrained = network != "compact"
-    rate, head = ("3.0e-4", 5) if pretrained else ("2.0e-3", 1)
-    options = "\n  options: {frozen_statistics: true}  # batch norm's" if pretrained else ""
-    machine = "a GPU" if scale is ON_GPU else "a CPU; on a GPU larger sizes and networks pay"
+    distance, flat = problem.color_distance, [round(100 * share) for share in problem.flat]
+    translation = choose_translation(problem, scale, crop, load_width, amounts.steps_per_epoch)
+    cut = choose_cut(smallest, scale.crop_area)
+    segmentation = choose_segmentation(problem, scale, network, amounts.steps, cut)
     return f"""\
-# Bidirectional learning on own data, for {machine}.
+# Bidirectional learning on own data, for {scale.words}.
 # Every key is explained in docs/configuration.md; what is not here has the value given there.
+# The rules behind these numbers know the data and no machine. The target's colours are
+# {distance:.1f} levels of 255 from the source's ({FAR_COLORS:.0f} and more are far
+# apart); areas of one colour are {flat[0]} % of the source and {flat[1]} % of the target.
 # Check it:  bdl check --config {_text(file.as_posix())}
 # Run it:    bdl run --config {_text(file.as_posix())}
 out: {_text(f"runs/{file.stem}")}
-iterations: 2  # K: rounds of translation and segmentation
-self_training_steps: 1  # N: trainings with pseudo labels in each round
-precision: auto  # bf16 where the hardware computes in it
-
+{_settings(choose_loop(problem), 0)}
 data:
   label_space: {_text(label_space)}
 {sections}
 translation:
-  load_width: {load_width}  # images are scaled to this width, then cut
-  crop: [{crop}, {crop}]  # larger shows the translator more and takes more memory
-  batch_size: 1
-  constant_epochs: 10
-  decay_epochs: 10
-  steps_per_epoch: {amounts.steps_per_epoch}  # source images: {count}
-{_SMALL_TRANSLATOR if scale is ON_CPU else ""}
+{_settings(translation, 1)}
 segmentation:
-  network: {network}{options}
-  steps: {steps}  # about {passes} passes over the source
-  pseudo_label_steps: null  # as many with pseudo labels
-  batch_size: {scale.batch_size}
-  optimizer: {{name: adamw, lr: {rate}, head_multiplier: {head}, weight_decay: 0.01}}
-  adversarial: {{weight: 0.001, lr: 1.0e-4, width: {64 if scale is ON_GPU else 16}}}
-  augmentation: {{flip: true}}
-"""
+{_settings(segmentation, 1)}"""
 
 
-def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
-    """The size, no wider than `width`, its shape kept up to multiples of 8."""
-    factor = min(1.0, width / size[0])
-    return max(8, round(size[0] * factor / 8) * 8), max(8, round(size[1] * factor / 8) * 8)
+def _settings(choices: Sequence[Choice], depth: int) -> str:
+    """Lines of YAML, `depth` sections deep, each setting after its reason."""
+    lines = []
+    indent = "  " * depth
+    for choice in choices:
+        name = choice.key.rpartition(".")[2]
+        value = yaml.safe_dump(choice.value, default_flow_style=True, width=1000, sort_keys=False)
+        line = f"{indent}{name}: {value.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+        reason = f"  # {choice.reason}" if choice.reason else ""
+        if len(line + reason) > _LINE:
+            width = _LINE - len(indent) - 2
+            lines += [f"{indent}# {part}" for part in textwrap.wrap(choice.reason, width)]
+            reason = ""
+        lines.append(line + reason)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def choose_encoding(space: LabelSpace, found: Survey) -> str:
@@ -266,11 +261,11 @@ def space_for(surveys: Mapping[str, Survey]) -> str | None:
     return "cityscapes19" if known else None
 
 
-def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | None) -> str:
+def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: str | None) -> str:
     domain = found.domain
     note = f"{found.count} images of {found.size[0]}x{found.size[1]}"
     if not found.one_size:
-        note += " and other sizes, all stretched to"
+        note += " and other sizes"
     lines = [f"{role}:  # {note}", f"  layout: {domain.layout}", f"  root: {_text(domain.root)}"]
     if domain.layout == "cityscapes":
         lines.append(f"  split: {domain.split}")
@@ -283,12 +278,11 @@ def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | No
         more = ", ..." if len(found.ids) > 20 else ""
         kind = "colours" if found.by_color else "ids"
         lines.append(f"  encoding: {_text(encoding)}  # {kind} in its labels: {ids}{more}")
-    lines.append(f"  size: [{size[0]}, {size[1]}]")
+    if size is not None:
+        lines.append(f"  size: [{size[0]}, {size[1]}]")
+    else:
+        lines.append("  size: null  # cut as stored: one size would stretch them")
     return "".join(f"  {line}\n" for line in lines)
-
-
-def _between(value: int, limits: tuple[int, int]) -> int:
-    return int(np.clip(value, *limits))
 
 
 def _text(text: str | None) -> str:

@@ -13,6 +13,7 @@ from bdl.domains.exports import (
     is_panoptic,
     read_labelmap,
 )
+from bdl.domains.fingerprint import Look, look_at_images
 from bdl.domains.folders import find_patterns
 from bdl.domains.index import Index
 from bdl.domains.inspection import Inspection, inspect_samples
@@ -31,6 +32,8 @@ class Survey:
         files: Its image files.
         size: Their commonest width and height.
         one_size: Whether they all have it.
+        smallest: Their smallest width and their smallest height.
+        look: Their colours and flat areas.
         ids: The share of all labels' pixels, by id or by colour 0xRRGGBB; without 255, unless the
             labels hold 0 and 255 alone. Empty where labels were not asked for.
         ignored: The share that is 255, or transparent, and not in `ids`.
@@ -43,6 +46,8 @@ class Survey:
     files: frozenset[Path]
     size: tuple[int, int]
     one_size: bool
+    smallest: tuple[int, int]
+    look: Look
     ids: dict[int, float]
     ignored: float = 0.0
     by_color: bool = False
@@ -87,7 +92,7 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
         domain = DomainConfig(layout="folder", root=root, images=found.images, labels=found.labels)
     inspection = _inspect(find_samples(domain, key, labelled), key, index, by_color)
     samples = inspection.samples
-    sizes = Counter(inspection.sizes)
+    widths, heights = zip(*inspection.sizes, strict=True)
     ids = _shares(samples, key, index, by_color) if labelled else {}
     if not by_color and are_instance_ids(ids):
         raise UserError(f"{key}: its label files {INSTANCE_IDS}")
@@ -96,8 +101,10 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
     return Survey(
         domain=domain,
         files=frozenset(sample.image.resolve() for sample in samples),
-        size=sizes.most_common(1)[0][0],
-        one_size=len(sizes) == 1,
+        size=Counter(inspection.sizes).most_common(1)[0][0],
+        one_size=len(set(inspection.sizes)) == 1,
+        smallest=(min(widths), min(heights)),
+        look=look_at_images([sample.image for sample in samples], inspection.orientation),
         ids=ids,
         ignored=ignored,
         by_color=by_color,

@@ -30,6 +30,8 @@ from bdl.translation.stages import (
     GivenTranslator,
     TrainedTranslator,
     Translated,
+    TranslatedByFourier,
+    TranslatedByNetwork,
     TranslationMeasures,
     Translations,
     Translator,
@@ -170,16 +172,17 @@ class Plan:
     def translator(
         self, k: int, frozen: Segmenter, previous: Translator | None
     ) -> Translator | None:
-        """F(k); None where images translated elsewhere take its place.
+        """F(k); None where no network translates: by Fourier transforms, or where images translated
+        elsewhere take its place.
 
         Args:
             k: Round.
             frozen: The network that its perceptual loss comes from.
             previous: The translator of the round before.
         """
-        if self._given is not None:
-            return None
         config = self.config.translation
+        if self._given is not None or config.method == "fda":
+            return None
         name = Translator(k=k).name
         translator: Translator
         if name in config.checkpoints:
@@ -201,24 +204,31 @@ class Plan:
         return translator
 
     def translated(self, k: int, translator: Translator | None, frozen: Segmenter) -> Translations:
-        """S' = F(k)(S), or the images that were given, and its measures.
+        """S' = F(k)(S), or what stands in its place, and its measures.
 
         Args:
             k: Round.
-            translator: F(k); None for images that were given.
+            translator: F(k); None where no network translates.
             frozen: The network that its perceptual loss came from.
         """
-        if translator is None:
-            assert self._given is not None
+        if self._given is not None:
             if k == 1:  # they are the same in all rounds
                 self._measure(k, self._given, None, frozen)
             return self._given
-        translated = Translated(
-            k=k,
-            precision=self.config.precision,
-            source=self.data.source.without_labels(),
-            translator=translator,
-        )
+        source = self.data.source.without_labels()
+        translated: Translated
+        if translator is None:
+            translated = TranslatedByFourier(
+                k=k,
+                seed=self.config.seed,
+                fourier=self.config.translation.fda,
+                source=source,
+                target=self.data.target,
+            )
+        else:
+            translated = TranslatedByNetwork(
+                k=k, precision=self.config.precision, source=source, translator=translator
+            )
         self._stages.append(translated)
         self._measure(k, translated, translator, frozen)
         return translated

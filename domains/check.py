@@ -15,7 +15,7 @@ from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
 from bdl.domains.problem import Problem
 from bdl.domains.views import View
 from bdl.runtime.config import Config
-from bdl.runtime.config_checks import OUTPUT_DISCRIMINATOR, OUTPUT_LEAST
+from bdl.runtime.config_checks import OUTPUT_DISCRIMINATOR, OUTPUT_LEAST, trains_translators
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import PARTIAL
@@ -94,7 +94,7 @@ def _passes(config: Config, problem: Problem, role: str) -> list[_Pass]:
                 OUTPUT_DISCRIMINATOR,
             )
         )
-        if adapts and translation.images is None:
+        if adapts and trains_translators(config):
             passes.append(_Pass(View(width=translation.load_width, crop=translation.crop)))
     return passes
 

@@ -89,6 +89,11 @@ def smallest_inputs(config: Config) -> list[tuple[str, int, str]]:
     return least
 
 
+def trains_translators(config: Config) -> bool:
+    """Whether source images are translated by networks that the run's rounds train or are given."""
+    return config.translation.images is None and config.translation.method == "cyclegan"
+
+
 def _domains(config: Config) -> dict[str, DomainConfig]:
     """The sections of the data sets that are there, by key."""
     keys = [f"data.{role}" for role in ("source", "target", "validation")]
@@ -152,10 +157,20 @@ def _shares_of_batches(config: Config) -> Faults:
 
 def _epochs(config: Config) -> Faults:
     constant, decay = config.translation.constant_epochs, config.translation.decay_epochs
-    trains = config.iterations > 0 and config.translation.images is None
+    trains = config.iterations > 0 and trains_translators(config)
     if trains and constant + decay < (2 if decay else 1):  # a decay's last epoch has the rate 0
         problem = f"is {constant}, with decay_epochs {decay}; nothing would be trained"
         yield Fault("translation.constant_epochs", problem, ("translation.decay_epochs",))
+
+
+def _two_translations(config: Config) -> Faults:
+    method, images = config.translation.method, config.translation.images
+    if method != "cyclegan" and images is not None:
+        problem = (
+            f"is {method}, and translation.images gives images that are translated already; set "
+            "translation.images=null, or leave the method out"
+        )
+        yield Fault("translation.method", problem, ("translation.images",))
 
 
 def _schedule(config: Config) -> Faults:
@@ -262,6 +277,7 @@ _CHECKS: tuple[Callable[[Config], Faults], ...] = (
     _scales,
     _shares_of_batches,
     _epochs,
+    _two_translations,
     _schedule,
     _missing_target,
     _nothing_to_score_on,

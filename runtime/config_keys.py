@@ -162,9 +162,21 @@ class TranslatorTraining:
 
 
 @dataclass
+class FourierConfig:
+    """Translation without training (FDA)."""
+
+    # Frequencies of up to this part of each side, in cycles an image, get the amplitudes of a
+    # target image; phases stay
+    beta: float = number(0.01, least=0, most=0.5)
+
+
+@dataclass
 class TranslationConfig(TranslatorTraining):
     """The translators: how they are trained, and what may take their place."""
 
+    # cyclegan: a translator is trained in each round; fda: amplitudes of low frequencies, see `fda`
+    method: Literal["cyclegan", "fda"] = "cyclegan"
+    fda: FourierConfig = field(default_factory=FourierConfig)
     images: str | None = path("folder")  # of images translated already: in a translator's place
     # Translators trained elsewhere that take a stage's place, e.g. {k1/translator: FILE}
     checkpoints: dict[str, str] = field(default_factory=dict, metadata={"path": "file"})

@@ -137,6 +137,7 @@ READS: dict[str, tuple[str, set[str]]] = {
     "translation.weights.perceptual": ("3", {F}),
     "translation.weights.perceptual_reconstruction": ("3", {F}),
     "translation.init": ("previous", NOTHING),  # there is no round before
+    "translation.fda.beta": ("0.1", NOTHING),  # tested below
     "translation.measure_images": ("3", {MEASURES}),
     "translation.gradient_checkpointing": ("true", NOTHING),  # the same gradients
     "segmentation.options": ("{width: 8}", NETWORKS),
@@ -182,6 +183,7 @@ OTHER_STAGES = {
     "iterations",
     "self_training_steps",
     "translation.images",
+    "translation.method",
     "segmentation.network",
     "segmentation.checkpoints",
     "data.source",
@@ -253,6 +255,31 @@ def test_equal_stages_of_two_rounds_are_equal(data):
     for i in (0, 1):
         assert stages[f"k1/segmentation-{i}"] == stages[f"k2/segmentation-{i}"]
     assert stages["k1/segmentation-0"] != stages["k1/segmentation-1"]
+
+
+def test_without_a_translator_images_change_with_what_makes_them(data):
+    """By amplitudes, translations depend on the seed, the frequencies and both sets of images; not
+    on the network, so that those of all rounds are one."""
+    fda = ["translation.method=fda", "iterations=2"]
+    stages = stages_of(data, *fda)
+    assert not {F, "k2/translator"} & set(stages) and stages[S] == stages["k2/translated"]
+    assert stages[S].inputs == ()
+    for name, again in (("k1/translated/measures", False), ("k1/segmentation-0", True)):
+        same = stages[name] == stages[name.replace("k1", "k2")]
+        assert same == again, name
+    changes = {
+        "seed=5": True,
+        "translation.fda.beta=0.1": True,
+        f"data.source.root={(data / 'other').as_posix()}": True,
+        f"data.target.root={(data / 'other').as_posix()}": True,
+        "data.target.size=[56,48]": True,
+        "translation.lr=1": False,
+        "segmentation.steps=77": False,
+        "precision=bf16-mixed": False,
+    }
+    for change, changed in changes.items():
+        assert (stages_of(data, *fda, change)[S] != stages[S]) == changed, change
+    assert stages_of(data)[S] != stages[S]
 
 
 def test_given_translations_count_by_their_contents(data):

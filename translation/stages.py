@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bdl.domains.datasets import Sample, pair_with
 from bdl.domains.problem import Classes, ImageSet
-from bdl.runtime.config import TranslatorTraining
+from bdl.runtime.config import FourierConfig, TranslatorTraining
 from bdl.runtime.files import GivenFile, load_tensors, save_tensors
 from bdl.runtime.metrics import Metrics, TrainingMetrics
 from bdl.runtime.run import Run
@@ -166,21 +166,17 @@ class GivenTranslator(Translator):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Translated(Stage):
-    """S' = F(k)(S): every source image, translated whole; a set of samples.
+    """S': every source image, translated whole, by whatever method; a set of samples.
 
     Args:
-        precision: As configured.
         source: Source images.
-        translator: F(k).
     """
 
     kind: ClassVar[str] = "export"
     unit: ClassVar[str] = "images"
     metrics: ClassVar[type[Metrics]] = TranslatedMetrics
 
-    precision: str
     source: ImageSet = field(metadata={"key": "data.source"})
-    translator: Translator
 
     @property
     def name(self) -> str:
@@ -199,13 +195,29 @@ class Translated(Stage):
         return self.source.count
 
     def files(self) -> Sequence[str]:
-        images = [f"images/{name}.png" for name in self.source.names()]
-        return images + [f"reconstructed/{index:04d}.png" for index in self.source.followed()]
+        return [f"images/{name}.png" for name in self.source.names()]
 
     def samples(self, run: Run, source: list[Sample]) -> list[Sample]:
         """The samples of the source with their translations in the place of the images."""
         folder = run.folder / self.name
         return pair_with(source, lambda name: image_path(folder, name))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TranslatedByNetwork(Translated):
+    """S' = F(k)(S), the translator's images.
+
+    Args:
+        precision: As configured.
+        translator: F(k).
+    """
+
+    precision: str
+    translator: Translator
+
+    def files(self) -> Sequence[str]:
+        back = [f"reconstructed/{index:04d}.png" for index in self.source.followed()]
+        return [*super().files(), *back]
 
     def make(self, run: Run, folder: Path) -> TranslatedMetrics:
         from bdl.translation.translate import export_translations
@@ -214,6 +226,27 @@ class Translated(Stage):
         return export_translations(
             run, folder, networks, self.source.whole(), self.source.followed()
         )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TranslatedByFourier(Translated):
+    """S' by the amplitudes of the target's low frequencies: nothing is trained for it.
+
+    Args:
+        seed: Of which target image each source image is paired with.
+        fourier: How low the frequencies are.
+        target: Target images.
+    """
+
+    seed: int
+    fourier: FourierConfig = field(metadata={"key": "translation.fda"})
+    target: ImageSet = field(metadata={"key": "data.target"})
+
+    def make(self, run: Run, folder: Path) -> TranslatedMetrics:
+        from bdl.translation.fourier import export_with_amplitudes
+
+        beta, target = self.fourier.beta, self.target.whole()
+        return export_with_amplitudes(run, folder, self.source.whole(), target, beta, self.seed)
 
 
 @dataclass(frozen=True)

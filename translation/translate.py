@@ -53,8 +53,6 @@ def export_translations(
 ) -> TranslatedMetrics:
     """Write every source image, translated whole, below `folder`/images; those there are kept.
 
-    Where a source image is transparent, so is its translation.
-
     Args:
         run: How the run works.
         folder: Where to write.
@@ -64,6 +62,36 @@ def export_translations(
     """
     fabric = run.fabric
     fabric.to_device(translator).to(memory_format=memory_format(fabric.device))
+
+    def translate(index: int, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Its grain is the same whatever was translated before, and by which process.
+        seed_torch(index, "grain")
+        translated = generate(fabric, translator.to_target, image)
+        back = generate(fabric, translator.b_to_a, translated) if index in frames else None
+        return translated, back
+
+    return export_each(run, folder, images, translate)
+
+
+def export_each(
+    run: Run,
+    folder: Path,
+    images: WholeImages,
+    translate: Callable[[int, Tensor], tuple[Tensor, Tensor | None]],
+) -> TranslatedMetrics:
+    """Write what `translate` makes of every image; those there are kept.
+
+    Where a source image is transparent, so is its translation.
+
+    Args:
+        run: How the run works.
+        folder: Where to write.
+        images: Source images.
+        translate: An image's index and the image, 1 x 3 x H x W in [0, 1] on the device, to its
+            translation, clamped to that range when it is written, and to its reconstruction, None
+            where none is written.
+    """
+    fabric = run.fabric
     mine = share(len(images), fabric.global_rank, fabric.world_size)
     left = [index for index in mine if not image_path(folder, images.samples[index].name).is_file()]
     with (
@@ -72,19 +100,13 @@ def export_translations(
     ):
         for batch in whole_images(images, left, run.workers):
             index = int(batch["index"])
-            name = images.samples[index].name
-            # Its grain is the same whatever was translated before, and by which process.
-            seed_torch(index, "grain")
-            translated = generate(
-                fabric, translator.to_target, to_unit(fabric.to_device(batch["image"]))
-            )
+            translated, back = translate(index, to_unit(fabric.to_device(batch["image"])))
             pixels = to_bytes(translated[0])
             if "opaque" in batch:  # what is no data stays none
                 alpha = batch["opaque"][0].numpy().astype(np.uint8) * np.uint8(255)
                 pixels = np.dstack([pixels, alpha])
-            files = {image_path(folder, name): pixels}
-            if index in frames:
-                back = generate(fabric, translator.b_to_a, translated)
+            files = {image_path(folder, images.samples[index].name): pixels}
+            if back is not None:
                 # First: where the translation is, nothing is left to do for that image.
                 files = {reconstruction_path(folder, index): to_bytes(back[0]), **files}
             writer.submit(_save, files)

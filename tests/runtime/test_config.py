@@ -143,6 +143,12 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("out: ''", "out: is empty; give the folder"),
         ("data: {cache: ' '}", "data.cache: is empty; give the folder, or null for none"),
         ("compile: 3", "compile: is 3, must be true or false"),
+        (
+            "translation: {method: fda, images: made}",
+            "translation.method: is fda, and translation.images gives images that are translated",
+        ),
+        ("translation: {method: cut}", "translation.method: 'cut' is not one of cyclegan, fda"),
+        ("translation: {fda: {beta: 0.6}}", "translation.fda.beta: is 0.6, must be a number from"),
         ("translation: {images: [3]}", "translation.images: is [3], must be a folder, or null"),
         ("translation: {checkpoints: x}", "translation.checkpoints: is 'x', must be {name: file}"),
         ("segmentation: {optimizer: {lr: fast}}", "segmentation.optimizer.lr: is 'fast', must be"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from bdl.domains.datasets import Sample, images_of, pair_with
 from bdl.domains.inspection import usable
 from bdl.domains.problem import ImageSet, Problem
-from bdl.runtime.config import Config, SegmenterTraining, TranslatorTraining, part_of
+from bdl.runtime.config import Config, SegmenterTraining, part_of
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import GivenFile
 from bdl.runtime.stage import Stage
@@ -194,7 +194,7 @@ class Plan:
                 k=k,
                 seed=self.config.seed,
                 precision=self.config.precision,
-                training=part_of(TranslatorTraining, config),
+                training=config.of_round(k),
                 source=self.data.source.without_labels(),
                 target=self.data.target,
                 frozen=frozen,

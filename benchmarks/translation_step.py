@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdl.runtime.config import Config, GeneratorConfig, TranslationConfig
+from bdl.runtime.config import Config, GeneratorConfig, TranslatorTraining
 from bdl.runtime.console import Console
 from bdl.runtime.device import channels_last, make_fabric
 from bdl.runtime.run import Run
@@ -131,7 +131,7 @@ def ours(
         gradient_checkpointing=checkpointing,
     )
     translator, discriminators, network = networks(options)
-    recipe = TranslationConfig(
+    recipe = TranslatorTraining(
         generator=GeneratorConfig(options.width, options.blocks),
         discriminator_width=options.width,
     )

@@ -354,6 +354,8 @@ def _apply(schema: Any, setting: _Setting) -> None:
     try:
         if key.hint is bool and isinstance(value, int) and value not in (0, 1):
             raise ValidationError  # OmegaConf takes any number but 0 for true
+        if key.is_list and isinstance(value, int | float):
+            value = [value]
         OmegaConf.update(schema, setting.key, value)
     except GrammarParseError as error:
         problem = (

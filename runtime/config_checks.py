@@ -1,6 +1,7 @@
 """What of a configuration cannot be used: values out of their ranges, and values that do not go
 together."""
 
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def unusable(key: Key, value: object) -> str | None:
 def wanted(key: Key) -> str:
     """What a value must be, in words."""
     kind = str(key).replace(" | ", " or ")
-    article = "a " if kind.split()[0] in ("whole", "number", "list", "file", "folder") else ""
+    article = "a " if re.match(r"(whole|number|list|file|folder)\b", kind) else ""
     what = article + kind
     if key.range is not None:
         ends = str(key.range)

@@ -131,20 +131,44 @@ class GeneratorConfig:
 
 
 @dataclass
-class TranslationWeights:
-    """Weights of the translation loss's terms, each used for both directions."""
-
+class _OtherWeights:
     adversarial: float = number(1.0, least=0)  # least squares, against the patch discriminators
     cycle: float = number(10.0, least=0)  # L1 between an image and its reconstruction
     identity: float = number(5.0, least=0)  # L1 between an image and its translation to itself
-    perceptual: float = number(0.1, least=0)  # score maps of an image and of its translation
-    perceptual_reconstruction: float = number(10.0, least=0)  # the same of its reconstruction
 
 
 @dataclass
-class TranslatorTraining:
-    """What the training of a translator reads."""
+class TranslationWeights(_OtherWeights):
+    """The weights of one translator's training."""
 
+    perceptual: float = 0.1
+    perceptual_reconstruction: float = 10.0
+
+
+def by_round(default: float) -> Any:
+    """A field of a number of at least 0 for each round of the loop."""
+    return number((default,), least=0, form="number, or list of numbers by round")
+
+
+@dataclass
+class WeightsByRound(_OtherWeights):
+    """Weights of the translation loss's terms, each used for both directions."""
+
+    # Score maps of an image and of its translation. Of a list, F(k) has the k-th number; the last
+    # one stays for the rounds after it
+    perceptual: tuple[float, ...] = by_round(0.1)
+    perceptual_reconstruction: tuple[float, ...] = by_round(10.0)  # the same of its reconstruction
+
+    def of_round(self, k: int) -> TranslationWeights:
+        """The weights of F(k); rounds are counted from 1."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("perceptual", "perceptual_reconstruction"):
+            values[name] = values[name][min(k, len(values[name])) - 1]
+        return TranslationWeights(**values)
+
+
+@dataclass
+class _TranslatorSettings:
     # Images are scaled to this width before cropping; null: as stored
     load_width: int | None = number(1024, least=8)
     crop: tuple[int, int] = pixels((452, 452))  # cut at random
@@ -158,6 +182,12 @@ class TranslatorTraining:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator_width: int = number(64, least=1)  # channels of its first convolution
     pool_size: int = number(50, least=0)  # past fakes kept for the discriminators, on all devices
+
+
+@dataclass
+class TranslatorTraining(_TranslatorSettings):
+    """What the training of a translator reads."""
+
     weights: TranslationWeights = field(default_factory=TranslationWeights)
 
 
@@ -171,12 +201,13 @@ class FourierConfig:
 
 
 @dataclass
-class TranslationConfig(TranslatorTraining):
+class TranslationConfig(_TranslatorSettings):
     """The translators: how they are trained, and what may take their place."""
 
     # cyclegan: a translator is trained in each round; fda: amplitudes of low frequencies, see `fda`
     method: Literal["cyclegan", "fda"] = "cyclegan"
     fda: FourierConfig = field(default_factory=FourierConfig)
+    weights: WeightsByRound = field(default_factory=WeightsByRound)
     images: str | None = path("folder")  # of images translated already: in a translator's place
     # Translators trained elsewhere that take a stage's place, e.g. {k1/translator: FILE}
     checkpoints: dict[str, str] = field(default_factory=dict, metadata={"path": "file"})
@@ -187,6 +218,11 @@ class TranslationConfig(TranslatorTraining):
     gradient_checkpointing: bool = False
     # Of the source and of the target, on which each translator is measured; 0: none
     measure_images: int = number(200, least=0)
+
+    def of_round(self, k: int) -> TranslatorTraining:
+        """What the training of F(k) reads."""
+        shared = part_of(_TranslatorSettings, self)
+        return TranslatorTraining(**vars(shared), weights=self.weights.of_round(k))
 
 
 @dataclass
@@ -363,6 +399,11 @@ class Key:
         return get_args(self.hint) if get_origin(self.hint) is Literal else ()
 
     @property
+    def is_list(self) -> bool:
+        """Whether it takes any number of values; one alone is a list of one."""
+        return get_origin(self.hint) is tuple and get_args(self.hint)[-1] is Ellipsis
+
+    @property
     def takes_text(self) -> bool:
         return self.hint is str or bool(self.choices)
 
@@ -379,7 +420,7 @@ class Key:
         arguments = get_args(self.hint)
         if get_origin(self.hint) is tuple:
             kind = {int: "whole numbers", float: "numbers"}[arguments[0]]
-            return f"list of {kind}" if arguments[-1] is Ellipsis else f"two {kind}"
+            return f"list of {kind}" if self.is_list else f"two {kind}"
         text = self.metadata.get("path", "text")
         if get_origin(self.hint) is dict:
             return f"{{name: {text}}}" if arguments[1] is str else "{name: value}"

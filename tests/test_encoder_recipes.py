@@ -19,7 +19,7 @@ COMMON = {
     "segmentation.schedule.power": 1,
     "segmentation.schedule.steps": 40_000,
     "segmentation.schedule.warmup_steps": 1500,
-    "translation.weights.perceptual_reconstruction": 10,
+    "translation.weights.perceptual_reconstruction": (10,),
 }
 OWN = {
     "gta5_cityscapes_segformer_b5": {

@@ -11,7 +11,7 @@ from PIL import Image
 from bdl.domains.problem import Problem
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, known_keys, load_config, value_at
-from bdl.runtime.stage import Stage
+from bdl.runtime.stage import Stage, flatten
 from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.networks import build_segmenter
 
@@ -255,6 +255,26 @@ def test_equal_stages_of_two_rounds_are_equal(data):
     for i in (0, 1):
         assert stages[f"k1/segmentation-{i}"] == stages[f"k2/segmentation-{i}"]
     assert stages["k1/segmentation-0"] != stages["k1/segmentation-1"]
+
+
+def test_perceptual_weights_by_round(data):
+    """A list of one is the number; of a longer one each translator knows its own alone."""
+
+    def translators(*overrides: str) -> list[Stage]:
+        stages = stages_of(data, "iterations=3", "translation.init=initial", *overrides)
+        return [stages[f"k{k}/translator"] for k in (1, 2, 3)]
+
+    for key in ("perceptual", "perceptual_reconstruction"):
+        key = f"translation.weights.{key}"
+        number, several = translators(f"{key}=3"), translators(f"{key}=[3]")
+        assert number == several == translators(f"{key}=[3,3,3]")
+        later = translators(f"{key}=[3,5]")
+        assert later[0] == number[0] and later[1] != number[1]
+        for one, value in zip(later, (3, 5, 5), strict=True):
+            assert flatten(one.settings)[f"{key}"] == value
+        assert [one.settings for one in later[1:]] == [
+            one.settings for one in translators(f"{key}=[7,5,5]")[1:]
+        ]
 
 
 def test_without_a_translator_images_change_with_what_makes_them(data):

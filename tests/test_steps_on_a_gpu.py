@@ -16,7 +16,7 @@ from bdl.runtime.config import (
     AugmentationConfig,
     Config,
     OptimizerConfig,
-    TranslationConfig,
+    TranslatorTraining,
 )
 from bdl.runtime.console import Console
 from bdl.runtime.device import channels_last, make_fabric
@@ -84,7 +84,7 @@ def test_a_step_of_translation_does_not_wait():
     fabric = make_fabric(Config(device="cuda"))
     learn = TranslationStep(
         Run(Path(), fabric, Console(speaking=False)),
-        TranslationConfig(),
+        TranslatorTraining(),
         Translator(4, 1),
         Discriminators(4),
         frozen_scores(fabric, channels_last(segmenter())),

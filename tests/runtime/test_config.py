@@ -49,7 +49,7 @@ def test_defaults_are_the_papers():
     assert (config.iterations, config.self_training_steps, config.init) == (2, 2, "initial")
     weights = config.translation.weights
     assert (weights.adversarial, weights.cycle, weights.identity) == (1, 10, 5)
-    assert (weights.perceptual, weights.perceptual_reconstruction) == (0.1, 10)
+    assert (weights.perceptual, weights.perceptual_reconstruction) == ((0.1,), (10,))
     assert (config.translation.load_width, config.translation.crop) == (1024, (452, 452))
     assert (config.translation.lr, config.translation.betas) == (2e-4, (0.5, 0.999))
     assert (config.translation.constant_epochs, config.translation.decay_epochs) == (10, 10)
@@ -73,6 +73,23 @@ def test_defaults_are_the_papers():
 def test_an_empty_file_is_the_defaults(write):
     assert load_config(write("empty.yaml", "")) == Config()
     assert load_config(write("braces.yaml", "{}")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.5", [0.5] * 3), ("2", [2.0] * 3), ("[0, 0.1]", [0.0, 0.1, 0.1]), ("[3]", [3.0] * 3)],
+)
+def test_a_number_by_round_is_one_or_several_and_the_last_one_stays(write, text, expected):
+    config = load_config(write("own.yaml", f"translation: {{weights: {{perceptual: {text}}}}}"))
+    weights = [config.translation.weights.of_round(k) for k in (1, 2, 3)]
+    assert [one.perceptual for one in weights] == expected
+    assert {one.perceptual_reconstruction for one in weights} == {10.0}
+    assert load_config(write("again.yaml", module.to_yaml(config))) == config
+
+
+def test_a_list_of_any_length_may_be_one_value(write):
+    config = load_config(write("own.yaml", "segmentation: {pseudo_labels: {scales: 1.5}}"))
+    assert config.segmentation.pseudo_labels.scales == (1.5,)
 
 
 def test_a_file_changes_what_it_names_and_overrides_come_last(write):
@@ -143,6 +160,12 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("out: ''", "out: is empty; give the folder"),
         ("data: {cache: ' '}", "data.cache: is empty; give the folder, or null for none"),
         ("compile: 3", "compile: is 3, must be true or false"),
+        (
+            "translation: {weights: {perceptual: []}}",
+            "translation.weights.perceptual: is [], must be a number, or list of numbers by round",
+        ),
+        ("translation: {weights: {perceptual: [1, -1]}}", "perceptual: is [1.0, -1.0], must be"),
+        ("translation: {weights: {perceptual: fast}}", "perceptual: is 'fast', must be a number"),
         (
             "translation: {method: fda, images: made}",
             "translation.method: is fda, and translation.images gives images that are translated",
@@ -606,7 +629,7 @@ def test_old_names_of_keys_are_still_read_with_a_note(write, caplog, monkeypatch
 
 def test_parts_of_a_section_are_what_a_training_reads():
     config = TranslationConfig(batch_size=7, images="x")
-    part = part_of(TranslatorTraining, config)
+    part = config.of_round(1)
     assert type(part) is TranslatorTraining and part.batch_size == 7
     config.generator.width = 99
     assert part.generator.width == 64

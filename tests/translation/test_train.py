@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bdl.domains.datasets import Sample
 from bdl.domains.loading import TrainingSamples, View
-from bdl.runtime.config import GeneratorConfig, TranslationConfig, TranslationWeights
+from bdl.runtime.config import GeneratorConfig, TranslationWeights, TranslatorTraining
 from bdl.runtime.device import seed_torch
 from bdl.runtime.live import LivePage, Progress
 from bdl.runtime.metrics import TrainingMetrics
@@ -61,7 +61,7 @@ def test_without_decay_every_epoch_runs_at_the_full_rate():
     [(24_966, 4, None, 6241), (24_966, 4, 50, 50), (3, 4, None, 1)],
 )
 def test_steps_of_an_epoch(images, batch_size, steps_per_epoch, expected):
-    config = TranslationConfig(batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+    config = TranslatorTraining(batch_size=batch_size, steps_per_epoch=steps_per_epoch)
     assert Schedule.of(config, images).steps_per_epoch == expected
 
 
@@ -231,7 +231,7 @@ def train(fabric, console, samples, folder, frozen, page=None, **changes) -> Tra
         "discriminator_width": 4,
         "pool_size": 2,
     }
-    config = TranslationConfig(**{**settings, **changes})
+    config = TranslatorTraining(**{**settings, **changes})
     run = Run(folder, fabric, console, log_every=1, checkpoint_every=100, keep_checkpoints=1)
     run = run.named("k1/translator", lambda: Tracker(folder / "log"), page)
     return train_translator(run, folder, config, 5, *samples, frozen)
@@ -257,7 +257,7 @@ def test_a_compiled_step_learns_as_one_that_is_not(
 ):
     """Traced, not turned into machine code, which would take a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
-    config = TranslationConfig(pool_size=0, lr=1e-3)
+    config = TranslatorTraining(pool_size=0, lr=1e-3)
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)
@@ -340,7 +340,7 @@ def test_a_sample_is_what_the_generator_makes_of_the_image(
     """With the grain of its export, which that of another sample does not change."""
     torch.manual_seed(0)
     translator = Translator(4, 1, grain=0.2)
-    config = TranslationConfig(pool_size=0)
+    config = TranslatorTraining(pool_size=0)
     run, pools = Run(tmp_path, fabric, console), [FakePool(0, 0), FakePool(0, 0)]
     followed = partial(followed_images, samples[0], [0, 2], 40 * 40)
     step = TranslationStep(run, config, translator, Discriminators(4), frozen, pools, followed)

@@ -27,11 +27,10 @@ from bdl.domains.cache import ImageCache
 from bdl.domains.datasets import Sample
 from bdl.domains.label_space import IGNORE, load_label_space
 from bdl.domains.loading import TrainingSamples, View, training_batches
-from bdl.domains.streets.scene import render_street
 from benchmarks.common import PUBLISHED, Numbers, Work, describe, in_turns, make_parser, table, tell
+from benchmarks.made_data import SIZES, draw_scene, stored_ids
 
-DRAWN, STORED, RESIZED = (638, 351), (1914, 1052), (1280, 720)  # width, height
-GRAIN = 1.0  # standard deviation of the noise, in grey levels
+STORED, RESIZED = SIZES["gta5"], (1280, 720)  # width, height
 ENCODING = "label_id"
 PUBLISHED_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, taken off the pixels
 UNCACHED, FIRST, LATER = "ours", "ours, cache, first epoch", "ours, cache, later epochs"
@@ -61,21 +60,12 @@ class PublishedSamples(Dataset):
 
 def render(folder: Path, count: int) -> list[Sample]:
     """`count` scenes as files below `folder`."""
-    table_of_ids = load_label_space("cityscapes19").encodings[ENCODING]
-    stored_ids = np.zeros(256, np.uint8)
-    for stored_id, train_id in table_of_ids.items():
-        stored_ids[train_id] = stored_id
     samples = []
     for number in range(count):
-        drawn, labels = render_street(number, DRAWN, "real")
-        # Enlarged and grainy, like a photo: rendering at full size takes seconds an image.
-        large = Image.fromarray(drawn).resize(STORED, Image.Resampling.BICUBIC)
-        grain = np.random.default_rng(number).normal(0, GRAIN, (*STORED[::-1], 3))
-        pixels = (np.asarray(large) + grain).round().clip(0, 255).astype(np.uint8)
-        labels = np.asarray(Image.fromarray(labels).resize(STORED, Image.Resampling.NEAREST))
+        pixels, ids = draw_scene(number, STORED, "real")
         image, label = folder / f"{number:05d}.png", folder / f"{number:05d}-label.png"
         Image.fromarray(pixels).save(image)
-        Image.fromarray(stored_ids[labels]).save(label)
+        Image.fromarray(stored_ids(ENCODING)[ids]).save(label)
         samples.append(Sample(str(number), image, label))
     return samples
 

@@ -1,11 +1,11 @@
 """Tiny images in the true layouts of the known data sets."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.made_data import palette_label, synthia_label
 
 
 def image(file: Path, size: tuple[int, int] = (16, 8), value: int = 90) -> None:
@@ -18,37 +18,6 @@ def label(file: Path, ids: np.ndarray) -> None:
     """A label file of one 8-bit channel."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(ids.astype(np.uint8)).save(file)
-
-
-def palette_label(file: Path, ids: np.ndarray) -> None:
-    """A label file whose pixels are palette indices, as GTA5's are."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(ids.astype(np.uint8))
-    # Colours in an order that shares nothing with the indices.
-    picture.putpalette([(255 - 7 * index) % 256 for index in range(768)])
-    picture.save(file)
-
-
-def synthia_label(file: Path, ids: np.ndarray) -> None:
-    """A 16-bit RGB PNG as SYNTHIA's: class in the first channel, instance in the second."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    height, width = ids.shape
-    pixels = np.zeros((height, width, 3), ">u2")
-    pixels[..., 0] = ids
-    pixels[..., 1] = 300 + np.arange(width)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each begins with its filter, none
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    file.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
 
 
 def ids(*values: int, size: tuple[int, int] = (16, 8)) -> np.ndarray:

@@ -1,28 +1,47 @@
-"""Whether memory and file handles stay flat while thousands of images are translated and labelled.
+"""Whether memory and file handles stay flat while thousands of images pass a network.
 
-    python benchmarks/memory.py [--images 3000] [--size 192 96] [--only pseudo-labels] [--workers 2]
+    python -m benchmarks.memory [--images 25000] [--size 64 32] [--only predict] [--json FILE]
 
-Renders one image, takes it for all of the data set, and runs export and pseudo-labelling over it in
-this process, or one of them. Prints resident memory, open files and child processes after the first
-100 images and at the end, and by how much the peak, that of the stage's end included, is above that
-of the first 100; the exit status is 1 if memory grew by 50 MB or more in between, the peak by 100
-MB or more, or handles were left.
+Renders one image, takes it for all of the data set, and runs export, pseudo-labelling, evaluation
+and predict over it in this process, or one of them. Tells resident memory, open files and child
+processes after the first 250 images and at the end, and by how much the peak, that of the stage's
+end included, is above that of the first 250; the exit status is 1 if memory grew by 50 MB or more
+in between, the peak by 100 MB or more, or handles were left.
 Needs /proc (Linux).
 """
 
-import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
-from lightning.fabric import Fabric
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("export", "pseudo-labels")
-FIRST = 100  # images before the first look
+from bdl.domains.datasets import Sample
+from bdl.domains.label_space import load_label_space
+from bdl.domains.loading import WholeImages
+from bdl.domains.streets.scene import render_street
+from bdl.runtime.config import Config, PseudoLabelConfig, SegmenterTraining
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.files import write_json
+from bdl.runtime.memory import PeakMemory
+from bdl.runtime.run import Run
+from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.evaluate import evaluate
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.predictor import Predictor, predict_files
+from bdl.segmentation.pseudo_labels import make_pseudo_labels
+from bdl.translation.train import Translator
+from bdl.translation.translate import export_translations
+from benchmarks.common import MB, describe, make_parser
+
+STAGES = ("export", "pseudo-labels", "evaluation", "predict")
+FIRST = 250  # images before the first look
 LIMIT, PEAK_LIMIT = 50.0, 100.0  # MB
 
 
@@ -34,94 +53,105 @@ def usage() -> tuple[float, int, int]:
     return int(resident.split()[1]) / 1024, len(os.listdir("/proc/self/fd")), len(children.split())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--size", type=int, nargs=2, default=[192, 96], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--only", choices=STAGES, help="not the other one")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    from bdl.domains.datasets import Sample
-    from bdl.domains.label_space import load_label_space
-    from bdl.domains.loading import WholeImages
-    from bdl.domains.streets.scene import render_street
-    from bdl.runtime.config import PseudoLabelConfig
-    from bdl.runtime.console import Console, Task
-    from bdl.runtime.memory import PeakMemory
-    from bdl.runtime.run import Run
-    from bdl.segmentation.networks import build_segmenter
-    from bdl.segmentation.pseudo_labels import make_pseudo_labels
-    from bdl.translation.train import Translator
-    from bdl.translation.translate import export_translations
+class Watched(Console):
+    """A console that looks at this process's use of memory as tasks go on.
 
-    looks: list[tuple[float, int, int]] = []
-    peaks: list[float] = []  # MB, of the first images
+    Attributes:
+        looks: What `usage` gave after the first images of the present stage, and after all.
+        first_peak: Most MB in use during the first images.
+    """
 
-    def peak() -> float:
-        """The most resident memory in MB since the last time that this was asked."""
-        found = watches.pop().read()["peak_memory"] / 2**20
-        watches.append(PeakMemory())
+    def __init__(self) -> None:
+        super().__init__(speaking=False)
+        self.begin()
+
+    def begin(self) -> None:
+        """A stage begins."""
+        self.looks: list[tuple[float, int, int]] = []
+        self.first_peak = 0.0
+        self._watch = PeakMemory()
+
+    def peak(self) -> float:
+        """The most MB in use since the last time that this was asked."""
+        found = self._watch.read()["peak_memory"] / MB
+        self._watch = PeakMemory()
         return found
 
-    watches = [PeakMemory()]
+    @contextmanager
+    def track(self, title, total, done=0, unit="steps"):  # type: ignore[no-untyped-def]
+        with super().track(title, total, done, unit) as task:
+            advance = task.advance
 
-    class Watched(Console):
-        """A console that looks at this process's use of memory as tasks go on."""
+            def look(*arguments, **named):  # type: ignore[no-untyped-def]
+                advance(*arguments, **named)
+                if task.done in (FIRST, total):
+                    self.looks.append(usage())
+                if task.done == FIRST:
+                    self.first_peak = self.peak()
 
-        def track(self, title, total, done=0, unit="steps"):  # type: ignore[no-untyped-def]
-            tracked = super().track(title, total, done, unit)
+            task.advance = look
+            yield task
 
-            class Looking:
-                def __enter__(self) -> Task:
-                    task = tracked.__enter__()
-                    advance = task.advance
 
-                    def look(*arguments, **named):  # type: ignore[no-untyped-def]
-                        advance(*arguments, **named)
-                        if task.done in (FIRST, total):
-                            looks.append(usage())
-                        if task.done == FIRST:
-                            peaks.append(peak())
+def stages(run: Run, count: int, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
+    """The work of each stage over `count` images, below the folder of `run`."""
+    folder, space = run.folder, load_label_space("camvid11")
+    pixels, ids = render_street(0, size, "real")
+    image, label = folder / "image.png", folder / "label.png"
+    Image.fromarray(pixels).save(image)
+    Image.fromarray(np.minimum(ids, space.num_classes - 1)).save(label)
+    samples = [Sample(f"{i:05d}", image, label) for i in range(count)]
+    images, labelled = (
+        WholeImages(samples, size),
+        WholeImages(samples, size, space.table("train_id")),
+    )
+    torch.manual_seed(0)
+    network = build_segmenter("compact", space.num_classes, width=4)
+    training = SegmenterTraining(network="compact", options={"width": 4})
+    save_segmenter(folder / RESULT, network, training, space)
+    photos = {sample.name: sample.image for sample in samples}
+    (folder / "predict").mkdir()
+    thresholds = PseudoLabelConfig()
+    return {
+        "export": lambda: export_translations(
+            run, folder / "export", Translator(4, 1).eval(), images, [0]
+        ),
+        "pseudo-labels": lambda: make_pseudo_labels(
+            run, folder / "labels", network, [images], size, space, thresholds
+        ),
+        "evaluation": lambda: evaluate(
+            run, folder / "evaluation", network, labelled, space, None, [0]
+        ),
+        "predict": lambda: predict_files(
+            Predictor(folder / RESULT, device="cpu"), run.console, photos, folder / "predict", False
+        ),
+    }
 
-                    task.advance = look  # type: ignore[method-assign]
-                    return task
 
-                def __exit__(self, *exception: object) -> None:
-                    tracked.__exit__(*exception)
-
-            return Looking()
-
-    size = (options.size[0], options.size[1])
-    fabric = Fabric(accelerator="cpu")
-    space = load_label_space("camvid11")
-    failed = False
+def main() -> int:
+    parser = make_parser(str(__doc__), turns=1)
+    parser.add_argument("--images", type=int, default=25_000)
+    parser.add_argument("--size", type=int, nargs=2, default=[64, 32], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--only", choices=STAGES, help="not the others")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    console, failed, found = Watched(), False, {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        Image.fromarray(render_street(0, size, "real")[0]).save(folder / "image.png")
-        samples = [Sample(f"{i:05d}", folder / "image.png", None) for i in range(options.images)]
-        images = WholeImages(samples, size)
-        torch.manual_seed(0)
-        run = Run(folder, fabric, Watched(), workers=options.workers)
+        fabric = make_fabric(Config(device=options.device))
+        run = Run(Path(temporary), fabric, console, workers=options.workers)
+        works = stages(run, options.images, (options.size[0], options.size[1]))
         before = usage()
         for name in STAGES if options.only is None else (options.only,):
-            looks.clear()
-            peaks.clear()
-            peak()
-            if name == "export":
-                translator = Translator(4, 1).eval()
-                export_translations(run.named(name), folder / name, translator, images, [0])
-            else:
-                network = build_segmenter("compact", space.num_classes, width=4)
-                make_pseudo_labels(
-                    run.named(name), folder / name, network, [images], size, space,
-                    PseudoLabelConfig(),
-                )  # fmt: skip
+            console.begin()
+            works[name]()
             after = usage()
-            first, last = looks
-            grown, peak_grown = last[0] - first[0], peak() - peaks[0]
+            first, last = console.looks
+            grown, peak_grown = last[0] - first[0], console.peak() - console.first_peak
             left = after[1] - before[1] > 8 or after[2] > before[2]
             failed = failed or grown >= LIMIT or peak_grown >= PEAK_LIMIT or left
+            found[name] = {
+                "after_first_mb": first[0], "at_the_end_mb": last[0], "peak_grown_mb": peak_grown
+            }  # fmt: skip
             print(
                 f"{name}: {first[0]:.0f} MB after {FIRST} images, {last[0]:.0f} MB after "
                 f"{options.images} ({grown:+.1f} MB), peak {peak_grown:+.1f} MB; "
@@ -129,6 +159,8 @@ def main() -> int:
                 f"processes {first[2]} -> {last[2]} -> {after[2]}",
                 flush=True,
             )
+    if options.json is not None:
+        write_json(options.json, {**describe("memory", options), "stages": found})
     return int(failed)
 
 

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class PredictionRecord:
         text = json.dumps(made_with, sort_keys=True)
         self.made_with = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.file = folder / PREDICTIONS
+        self._writing = threading.Lock()  # several threads note what they have written
         self._lines = {line.get("photo"): line for line in read_lines(self.file)}
         self._written: dict[str, Any] = {}  # stamps by path; None for what may be half done
         for line in self._lines.values():
@@ -105,13 +107,12 @@ class PredictionRecord:
         self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
-        # What was written of the photo before, such as probabilities, stays ours.
+        # What was written of the photo before, such as probabilities, stays ours. The new line is
+        # not kept: nobody asks for it in this process, and there may be many photos.
         before = self._lines.get(line["photo"], {}).get("files")
         line["files"] = {**(before if isinstance(before, dict) else {}), **line["files"]}
-        self._lines[line["photo"]] = line
-        self._written.update(line["files"])
         try:
-            with open(self.file, "a", encoding="utf-8") as opened:
+            with self._writing, open(self.file, "a", encoding="utf-8") as opened:
                 opened.write(json.dumps(line) + "\n")
         except OSError as error:
             raise write_error(self.file, error) from None

@@ -33,6 +33,7 @@ from bdl.runtime.device import any_sizes, make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import atomic, tells_case_apart
 from bdl.runtime.store import read_manifest
+from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.choice import find_segmenter
 from bdl.segmentation.network_name import is_users_own, module_digest
@@ -42,6 +43,7 @@ from bdl.segmentation.prediction_record import PredictionRecord, require_names_a
 
 _LONGEST = 65_500  # pixels of a JPEG's side
 _SMALLEST = 8  # pixels of a side that a network is given at least
+_MAPS = 2  # photos whose probabilities, which are large, wait to be written
 
 
 class Predictor:
@@ -279,17 +281,21 @@ def predict_files(
     flaws: list[str] = []
     if pending:
         record.start()
-    with console.track("predict", len(photos), done=there, unit="images") as task:
-        for name, file in pending.items():
-            try:
-                photo = open_image(file)
-            except UserError as error:
-                flaws.append(str(error))
-                log.warning("left out: %s", error)
+    with (
+        console.track("predict", len(photos), done=there, unit="images") as task,
+        Writer(waiting=_MAPS if keep_maps else WAITING) as writer,
+    ):
+        for (name, file), photo in read_ahead(_opened, pending.items()):
+            if isinstance(photo, UserError):
+                flaws.append(str(photo))
+                log.warning("left out: %s", photo)
             else:
+                maps = predictor.probabilities(photo)
+                labels = predictor.labels(maps, photo.opaque)
+                values = maps.half().cpu().numpy() if keep_maps else None
                 record.begin(name)
-                _write_prediction(predictor, photo, record, name, keep_maps)
-                record.finish(name, file)
+                made = _Prediction(photo.image, labels, values)
+                writer.submit(_write_prediction, record, name, file, made, predictor.space)
             task.advance()
     if len(flaws) == len(photos):
         more = f" (so it is with all {len(flaws)} photos)" if len(flaws) > 1 else ""
@@ -297,28 +303,39 @@ def predict_files(
     return Predicted(len(pending) - len(flaws), there, len(flaws))
 
 
+def _opened(named: tuple[str, Path]) -> Photo | UserError:
+    """The photo of a name and a file, or why it is none: what is read ahead of its turn is not
+    raised there."""
+    try:
+        return open_image(named[1])
+    except UserError as error:
+        return error
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What is written of a photo: its train ids, H x W uint8, and, where they are asked for, its
+    probabilities, C x H x W in 16-bit floats."""
+
+    image: Image.Image
+    labels: np.ndarray
+    maps: np.ndarray | None
+
+
 def _write_prediction(
-    predictor: Predictor,
-    photo: Photo,
-    record: PredictionRecord,
-    name: str,
-    keep_maps: bool,
+    record: PredictionRecord, name: str, file: Path, made: _Prediction, space: LabelSpace
 ) -> None:
-    maps = predictor.probabilities(photo)
-    labels = predictor.labels(maps, photo.opaque)
-    write_labels(record.path("labels", name), labels, predictor.space)
+    write_labels(record.path("labels", name), made.labels, space)
     with atomic(record.path("overlays", name)) as partial:
-        picture = _as_jpeg(overlay(photo.image, labels, predictor.space))
+        picture = _as_jpeg(overlay(made.image, made.labels, space))
         picture.save(partial, format="JPEG", quality=90)
-    if keep_maps:
-        values = maps.half().cpu().numpy()
+    if made.maps is not None:
         with (
             atomic(record.path("probabilities", name)) as partial,
             open(partial, "wb") as opened,
         ):
-            np.savez_compressed(
-                opened, probabilities=values, classes=np.array(predictor.space.names)
-            )
+            np.savez_compressed(opened, probabilities=made.maps, classes=np.array(space.names))
+    record.finish(name, file)
 
 
 def _made_with(predictor: Predictor) -> list[object]:

@@ -178,7 +178,11 @@ def make_pseudo_labels(
     thresholds = ClassThresholds(space.num_classes, config.quantile, config.max_threshold, folder)
     samples = views[0].samples
     mine = share(len(samples), fabric.global_rank, fabric.world_size)
-    with run.console.track(run.title, len(mine), unit="images") as task, Writer() as writer:
+    with (
+        run.console.track(run.title, len(mine), unit="images") as task,
+        Writer() as writer,
+        Writer(threads=1) as counter,
+    ):
         left = [index for index in mine if not _prediction_file(waiting, index).is_file()]
         for index in sorted(set(mine) - set(left)):
             labels, confidence = _read_prediction(_prediction_file(waiting, index))
@@ -195,7 +199,7 @@ def make_pseudo_labels(
             labels = without_data(labels, opaque)
             file = _prediction_file(waiting, int(batches[0]["index"]))
             writer.submit(_write_prediction, file, labels, confidence, config.max_threshold)
-            thresholds.update(labels[opaque], confidence[opaque])
+            counter.submit(_count, thresholds, labels, confidence, opaque)
             task.advance()
 
     def sum_counts(counts: np.ndarray) -> np.ndarray:
@@ -242,6 +246,12 @@ def make_pseudo_labels(
             for train_id in range(space.num_classes)
         ],
     )
+
+
+def _count(
+    thresholds: ClassThresholds, labels: np.ndarray, confidence: np.ndarray, opaque: np.ndarray
+) -> None:
+    thresholds.update(labels[opaque], confidence[opaque])
 
 
 def _mean_prediction(

@@ -6,7 +6,7 @@ import pytest
 
 from bdl.runtime import writing
 from bdl.runtime.errors import UserError
-from bdl.runtime.writing import Writer
+from bdl.runtime.writing import Writer, read_ahead
 
 
 def fail() -> None:
@@ -32,7 +32,7 @@ def test_an_error_ends_a_long_row_of_files_early():
         for _ in range(1000):
             writer.submit(fail)
             handed_over += 1
-    assert handed_over <= writing._WAITING
+    assert handed_over <= writing.WAITING
 
 
 def test_the_callers_own_error_is_not_replaced():
@@ -47,14 +47,44 @@ def test_who_hands_over_waits_when_too_much_is_waiting():
 
     def hand_over() -> None:
         with Writer() as writer:
-            for number in range(2 * writing._WAITING):
+            for number in range(2 * writing.WAITING):
                 writer.submit(go_on.wait)
                 handed_over.append(number)
 
     thread = threading.Thread(target=hand_over)
     thread.start()
     thread.join(0.3)
-    assert len(handed_over) <= writing._WAITING
+    assert len(handed_over) <= writing.WAITING
     go_on.set()
     thread.join()
-    assert len(handed_over) == 2 * writing._WAITING
+    assert len(handed_over) == 2 * writing.WAITING
+
+
+def test_what_is_read_ahead_comes_in_order_and_is_bounded():
+    begun = []
+
+    def read(number: int) -> int:
+        begun.append(number)
+        return number**2
+
+    for turn, (number, square) in enumerate(read_ahead(read, range(20), ahead=3)):
+        assert (number, square) == (turn, turn**2)
+        assert max(begun) <= turn + 3
+    assert sorted(begun) == list(range(20))
+
+
+def test_an_error_of_reading_comes_at_its_turn():
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for number, _ in read_ahead(lambda number: 1 // (number - 3), range(20)):
+            seen.append(number)
+    assert seen == [0, 1, 2]
+
+
+def test_reading_ends_with_who_stops_to_listen():
+    begun = []
+    for number, _ in read_ahead(begun.append, range(20)):
+        if number == 4:
+            break
+    assert len(begun) <= 4 + 1 + 2
+    assert not any(thread.name.startswith("reader") for thread in threading.enumerate())

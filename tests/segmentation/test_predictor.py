@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from bdl.domains.images import open_image
+from bdl.domains.images import Photo, open_image
 from bdl.domains.tensors import to_tensor, to_unit
 from bdl.reports.records import Row
 from bdl.runtime.console import Console, log
@@ -300,6 +301,39 @@ def test_it_goes_on_where_it_was_killed(
     assert predict() == Predicted(3, 0, 0)
     for kind in ("labels", "overlays"):
         assert contents(tmp_path / "out" / kind) == contents(tmp_path / "whole" / kind)
+
+
+def test_photos_are_read_and_written_while_others_are_predicted(
+    predict: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last photo is read before the first is predicted, whose files come after the last is:
+    whoever did one after the other would wait for ever."""
+    read, predicted = threading.Event(), threading.Event()
+    opened, written = predictor_module.open_image, predictor_module.write_labels
+    look = Predictor.probabilities
+
+    def open_image(file: Path) -> Photo:
+        if file.stem == "2":
+            read.set()
+        return opened(file)
+
+    def write_labels(file: Path, *arguments: object) -> None:
+        assert predicted.wait(30)
+        written(file, *arguments)
+
+    def predict_one(self: Predictor, one: Photo) -> Tensor:
+        assert read.wait(30)
+        maps = look(self, one)
+        count[0] += 1
+        if count[0] == 3:
+            predicted.set()
+        return maps
+
+    count = [0]
+    monkeypatch.setattr(predictor_module, "open_image", open_image)
+    monkeypatch.setattr(predictor_module, "write_labels", write_labels)
+    monkeypatch.setattr(Predictor, "probabilities", predict_one)
+    assert predict() == Predicted(3, 0, 0)
 
 
 def test_photos_that_cannot_be_read_are_left_out(

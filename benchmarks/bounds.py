@@ -100,8 +100,8 @@ def count(path: Callable[[], None]) -> dict[str, Any]:
 def main() -> None:
     rows = []
     for name, path in PATHS.items():
-        found = count(path)
-        operations, moved = found["operations"], found["bytes"]
+        counted = count(path)
+        operations, moved = counted["operations"], counted["bytes"]
         rows.append(
             [name, f"{operations / 1e12:.2f}", f"{moved / 1e9:.1f}", f"{operations / moved:.0f}"]
         )

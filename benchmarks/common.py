@@ -91,31 +91,31 @@ def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> 
     result = describe(name, options)
     result["ways"] = {
         way: {
-            "seconds": found.median,
-            "turns": found.seconds,
-            "first_seconds": found.first,
-            "ratio": published.median / found.median,
-            "cpu_seconds": found.cpu_median,
-            "cpu_ratio": published.cpu_median / found.cpu_median,
+            "seconds": timing.median,
+            "turns": timing.seconds,
+            "first_seconds": timing.first,
+            "ratio": published.median / timing.median,
+            "cpu_seconds": timing.cpu_median,
+            "cpu_ratio": published.cpu_median / timing.cpu_median,
             "memory_prepared": memory[way].prepared,
             "memory_peak": memory[way].peak,
-            "numbers": found.numbers,
+            "numbers": timing.numbers,
         }
-        for way, found in measured.items()
+        for way, timing in measured.items()
     }
     for key in ("ratio", "cpu_ratio"):
         result[key] = result["ways"][list(ways)[-1]][key]
     rows = [
         [
             way,
-            f"{found['seconds']:.4g}",
-            f"{min(found['turns']):.4g} to {max(found['turns']):.4g}",
-            f"{found['ratio']:.2f}",
-            f"{found['cpu_seconds']:.4g}",
-            f"{found['cpu_ratio']:.2f}",
-            f"{found['memory_peak'] / MB:.0f}",
+            f"{timing['seconds']:.4g}",
+            f"{min(timing['turns']):.4g} to {max(timing['turns']):.4g}",
+            f"{timing['ratio']:.2f}",
+            f"{timing['cpu_seconds']:.4g}",
+            f"{timing['cpu_ratio']:.2f}",
+            f"{timing['memory_peak'] / MB:.0f}",
         ]
-        for way, found in result["ways"].items()
+        for way, timing in result["ways"].items()
     ]
     head = [name, "s (median)", "s (range)", "ratio", "computing s", "its ratio", "peak MB"]
     print(table(head, rows), flush=True)

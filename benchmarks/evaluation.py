@@ -27,7 +27,7 @@ def scores_and_labels(options: argparse.Namespace) -> list[tuple[Tensor, Tensor]
     """For each image the score maps, 1 x 19 x h x w, and the labels, 1 x H x W int64."""
     width, height = options.size
     random = torch.Generator().manual_seed(0)
-    found = []
+    pairs = []
     for number in range(options.images):
         labels = torch.from_numpy(
             render_street(number, (width, height), "synthetic")[1].astype(int)
@@ -37,8 +37,8 @@ def scores_and_labels(options: argparse.Namespace) -> list[tuple[Tensor, Tensor]
             classes, (height // STRIDE + 1, width // STRIDE + 1), mode="bilinear", antialias=True
         )
         scores = 6 * maps + torch.randn(maps.shape, generator=random)
-        found.append((scores.to(options.device), labels[None].to(options.device)))
-    return found
+        pairs.append((scores.to(options.device), labels[None].to(options.device)))
+    return pairs
 
 
 def numbers_of(counts: np.ndarray) -> Numbers:

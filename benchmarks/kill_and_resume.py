@@ -77,11 +77,11 @@ def write_tiny(folder: Path) -> Path:
 def differences(one: Path, other: Path) -> list[str]:
     """What two runs' folders do not have in common, in words; empty if they are the same."""
     files = [_files(one), _files(other)]
-    found = [f"only in one: {name}" for name in sorted(files[0] ^ files[1])]
+    differing = [f"only in one: {name}" for name in sorted(files[0] ^ files[1])]
     for name in sorted(files[0] & files[1]):
         if _content(one / name) != _content(other / name):
-            found.append(f"differs: {name}")
-    return found
+            differing.append(f"differs: {name}")
+    return differing
 
 
 def _files(folder: Path) -> set[str]:
@@ -189,10 +189,10 @@ def main() -> int:
                     hits.append(f"{after:.2f} s")
             kills += len(hits)
             status = runs.run(out)
-            found = differences(whole, out) if status == 0 else [f"exit status {status}"]
-            failures += bool(found)
+            differing = differences(whole, out) if status == 0 else [f"exit status {status}"]
+            failures += bool(differing)
             killed = f"killed after {', '.join(hits)}" if hits else "ended before its kill"
-            print(f"{killed}: {'; '.join(found) or 'the same'}", flush=True)
+            print(f"{killed}: {'; '.join(differing) or 'the same'}", flush=True)
     print(f"{kills} kills in {trial} runs, {failures} of which differ")
     return int(failures > 0)
 

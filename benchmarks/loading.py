@@ -81,11 +81,11 @@ def published(samples: list[Sample], epochs: int, workers: int) -> Work:
 
     def work() -> Numbers:
         data = PublishedSamples(samples * epochs, train_ids)
-        found = [
+        timings = [
             brightness(pixels + mean, torch.where(labels == IGNORE, 0, labels))
             for pixels, labels in DataLoader(data, batch_size=1, shuffle=True, num_workers=workers)
         ]
-        return summary(found)
+        return summary(timings)
 
     return work
 
@@ -101,19 +101,19 @@ def ours(samples: list[Sample], epochs: int, workers: int, cache: Path | None, f
             images.prepare()
         data = TrainingSamples(samples, View(size=RESIZED), 0, "source", labels, images)
         batches = training_batches(data, 0, epochs * len(samples), 1, workers)
-        found = [
+        timings = [
             brightness(batch["image"], batch["label"].where(batch["label"] != IGNORE, 0))
             for batch in batches
         ]
-        return summary(found)
+        return summary(timings)
 
     return work
 
 
-def summary(found: list[Numbers]) -> Numbers:
+def summary(timings: list[Numbers]) -> Numbers:
     return {
-        "mean": statistics.fmean(float(numbers["mean"]) for numbers in found),
-        "class": max(float(numbers["class"]) for numbers in found),
+        "mean": statistics.fmean(float(numbers["mean"]) for numbers in timings),
+        "class": max(float(numbers["class"]) for numbers in timings),
     }
 
 
@@ -129,15 +129,15 @@ def measure(
         LATER: ours(samples, epochs[LATER], workers, folder / "later", fresh=False),
     }
     measured = in_turns(works, options.turns, options.device)
-    found: dict[str, Any] = {}
-    for way, of_way in measured.items():
+    rates: dict[str, Any] = {}
+    for way, timing in measured.items():
         images = epochs[way] * len(samples)
-        found[way] = {
-            "images_per_second": images / of_way.median,
-            "turns": [images / seconds for seconds in of_way.seconds],
-            "numbers": of_way.numbers,
+        rates[way] = {
+            "images_per_second": images / timing.median,
+            "turns": [images / seconds for seconds in timing.seconds],
+            "numbers": timing.numbers,
         }
-    return found
+    return rates
 
 
 def main() -> int:
@@ -150,22 +150,26 @@ def main() -> int:
         "--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="loader processes (0 1 2 4)"
     )
     options = parser.parse_args()
-    found, rows = {}, []
+    measured, rows = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         samples = render(folder, options.images)
         for workers in options.workers:
-            found[workers] = measure(samples, workers, options, folder / str(workers))
-            rates = [of_way["images_per_second"] for of_way in found[workers].values()]
-            ratio = found[workers][LATER]["images_per_second"] / rates[0]
+            measured[workers] = measure(samples, workers, options, folder / str(workers))
+            rates = [of_way["images_per_second"] for of_way in measured[workers].values()]
+            ratio = measured[workers][LATER]["images_per_second"] / rates[0]
             rows.append([str(workers), *(f"{rate:.3g}" for rate in rates), f"{ratio:.1f}"])
     ratios = {
         workers: ways[LATER]["images_per_second"] / ways[PUBLISHED]["images_per_second"]
-        for workers, ways in found.items()
+        for workers, ways in measured.items()
     }
     result = describe("loading", options)
-    result |= {"workers": found, "ratios": ratios, "ratio": min(ratios.values())}
-    head = ["workers", *(f"{way}: images/s" for way in next(iter(found.values()))), "times as fast"]
+    result |= {"workers": measured, "ratios": ratios, "ratio": min(ratios.values())}
+    head = [
+        "workers",
+        *(f"{way}: images/s" for way in next(iter(measured.values()))),
+        "times as fast",
+    ]
     print(table(head, rows), flush=True)
     tell(result, options.json)
     return 0

@@ -73,9 +73,9 @@ class Watched(Console):
 
     def peak(self) -> float:
         """The most MB in use since the last time that this was asked."""
-        found = self._watch.read()["peak_memory"] / MB
+        peak = self._watch.read()["peak_memory"] / MB
         self._watch = PeakMemory()
-        return found
+        return peak
 
     @contextmanager
     def track(self, title, total, done=0, unit="steps"):  # type: ignore[no-untyped-def]
@@ -135,7 +135,7 @@ def main() -> int:
     parser.add_argument("--only", choices=STAGES, help="not the others")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    console, failed, found = Watched(), False, {}
+    console, failed, measured = Watched(), False, {}
     with tempfile.TemporaryDirectory() as temporary:
         fabric = make_fabric(Config(device=options.device))
         run = Run(Path(temporary), fabric, console, workers=options.workers)
@@ -149,7 +149,7 @@ def main() -> int:
             grown, peak_grown = last[0] - first[0], console.peak() - console.first_peak
             left = after[1] - before[1] > 8 or after[2] > before[2]
             failed = failed or grown >= LIMIT or peak_grown >= PEAK_LIMIT or left
-            found[name] = {
+            measured[name] = {
                 "after_first_mb": first[0], "at_the_end_mb": last[0], "peak_grown_mb": peak_grown
             }  # fmt: skip
             print(
@@ -160,7 +160,7 @@ def main() -> int:
                 flush=True,
             )
     if options.json is not None:
-        write_json(options.json, {**describe("memory", options), "stages": found})
+        write_json(options.json, {**describe("memory", options), "stages": measured})
     return int(failed)
 
 

@@ -130,8 +130,8 @@ def ours(options: argparse.Namespace) -> Work:
             space,
             PseudoLabelConfig(),
         )
-        found = {f"threshold {i}": one.threshold for i, one in enumerate(made.classes)}
-        return {"kept": made.kept, **found}
+        thresholds = {f"threshold {i}": one.threshold for i, one in enumerate(made.classes)}
+        return {"kept": made.kept, **thresholds}
 
     return work
 

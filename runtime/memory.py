@@ -28,16 +28,16 @@ class PeakMemory:
     def read(self) -> dict[str, int]:
         """Bytes: "peak_memory", and "peak_gpu_memory" where there is a GPU; empty on Windows
         without one."""
-        found = {}
+        peaks = {}
         resident = _peak_of_linux()
         if resident is not None:
-            found["peak_memory"] = resident
+            peaks["peak_memory"] = resident
         elif resource is not None:
             unit = 1 if sys.platform == "darwin" else 1024
-            found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            peaks["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         if torch.cuda.is_available():
-            found["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
-        return found
+            peaks["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
+        return peaks
 
 
 def _peak_of_linux() -> int | None:

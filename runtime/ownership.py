@@ -104,7 +104,7 @@ def predicted_files(folder: str) -> set[str]:
 def read_lines(file: str | Path) -> list[dict]:
     """The JSON objects in a file of one a line; a line that is none, such as a last one cut
     off, is left out."""
-    found = []
+    records = []
     try:
         with open(file, encoding="utf-8") as opened:
             for line in opened:
@@ -113,7 +113,7 @@ def read_lines(file: str | Path) -> list[dict]:
                 except ValueError:
                     continue
                 if isinstance(content, dict):
-                    found.append(content)
+                    records.append(content)
     except (OSError, UnicodeDecodeError):
         return []
-    return found
+    return records

@@ -9,10 +9,10 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that results may depend on, by name."""
     from importlib import metadata  # dear: help does without it
 
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed

@@ -93,9 +93,9 @@ def match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[s
             if state[key].shape != expected[key].shape
         ],
     }
-    found = [f"{problem}: {_listed(items)}" for problem, items in problems.items() if items]
-    if found:
-        raise WeightsError("the weights do not fit; " + "; ".join(found))
+    said = [f"{problem}: {_listed(items)}" for problem, items in problems.items() if items]
+    if said:
+        raise WeightsError("the weights do not fit; " + "; ".join(said))
     return {key: state[key] for key in shared}
 
 

@@ -122,12 +122,12 @@ def kept_networks(folder: Path) -> list[Kept]:
         return sorted(_finished(folder), key=lambda one: (one.k, one.i))
     kept = []
     for row in sorted(rows, key=lambda row: (row["k"], row["i"])):
-        place = folder / row["stage"]
+        home = folder / row["stage"]
         own = row["stage"], row["k"], row["i"]
-        kept.append(Kept(*own, place / RESULT, row["miou"], note=row.get("note")))
-        best = _read(place / METRICS).get("best")
-        if best is not None and (place / BEST).is_file():
-            kept.append(Kept(*own, place / BEST, best["miou"], best["step"], row.get("note")))
+        kept.append(Kept(*own, home / RESULT, row["miou"], note=row.get("note")))
+        best = _read(home / METRICS).get("best")
+        if best is not None and (home / BEST).is_file():
+            kept.append(Kept(*own, home / BEST, best["miou"], best["step"], row.get("note")))
     return kept
 
 

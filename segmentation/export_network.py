@@ -129,12 +129,12 @@ def _to_pt2(
     )
 
 
-def same_labels(found: Tensor, expected: Tensor) -> bool:
+def same_labels(actual: Tensor, expected: Tensor) -> bool:
     """Whether probabilities (N x C x H x W) agree, and so do their labels but for ties."""
-    if found.shape != expected.shape or (found - expected).abs().max() > _TOLERANCE:
+    if actual.shape != expected.shape or (actual - expected).abs().max() > _TOLERANCE:
         return False
     best, second = expected.topk(2, 1).values.unbind(1)
-    differ = found.argmax(1) != expected.argmax(1)
+    differ = actual.argmax(1) != expected.argmax(1)
     return not bool((differ & (best - second > 2 * _TOLERANCE)).any())
 
 
@@ -164,7 +164,7 @@ def _to_onnx(
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def compute(values: Tensor) -> Tensor:
-        (found,) = session.run(None, {"images": values.numpy()})
-        return torch.from_numpy(found)
+        (logits,) = session.run(None, {"images": values.numpy()})
+        return torch.from_numpy(logits)
 
     return _Exported(compute, lambda file: file.write(content))

@@ -100,7 +100,7 @@ def best_match(state: Mapping[str, Tensor], network: Segmenter) -> Match:
             if key.startswith(root)
         }
         for dropped, renamed in _readings(state):
-            found: dict[str, Tensor] = {}
+            matched: dict[str, Tensor] = {}
             other: dict[str, Tensor] = {}
             left = [key for key in state if key not in renamed.values()]
             for name, original in renamed.items():
@@ -108,11 +108,11 @@ def best_match(state: Mapping[str, Tensor], network: Segmenter) -> Match:
                 if key is None:
                     left.append(original)
                 elif state[original].shape == expected[key].shape:
-                    found[key] = state[original]
+                    matched[key] = state[original]
                 else:
                     other[key] = state[original]
-            if best is None or len(found) > len(best.matched):
-                best = Match(found, other, left, dropped, root)
+            if best is None or len(matched) > len(best.matched):
+                best = Match(matched, other, left, dropped, root)
     assert best is not None
     return best
 
@@ -151,7 +151,8 @@ def load_weights(
     match = best_match(state, network)
     if _lost(match, network) and name.startswith(TIMM) and hasattr(network, "backbone"):
         match = max(
-            (match, _as_timm_reads(state, name, network)), key=lambda found: len(found.matched)
+            (match, _as_timm_reads(state, name, network)),
+            key=lambda candidate: len(candidate.matched),
         )
     lost = _lost(match, network)
     misshapen = [key for key in match.misshapen if not key.startswith(network.head_prefixes)]
@@ -163,8 +164,8 @@ def load_weights(
             for key in misshapen
         ]
         problems = {"missing": lost, "of another shape": shapes, "unknown": unknown}
-        found = "; ".join(f"{what}: {_named(keys)}" for what, keys in problems.items() if keys)
-        raise UserError(f"{file}: does not fit {name}: {found}{_advice(name)}")
+        said = "; ".join(f"{what}: {_named(keys)}" for what, keys in problems.items() if keys)
+        raise UserError(f"{file}: does not fit {name}: {said}{_advice(name)}")
     network.load_state_dict(match.matched, strict=False)
     log.info("%s: %s", file, _account(match, network, name))
 

@@ -107,20 +107,20 @@ def module_file(network: str) -> Path:
     """
     module, _ = split_python_name(network)
     places: Sequence[str] | None = search_path()
-    found = None
+    spec = None
     for number in range(len(module.split("."))):
         name = ".".join(module.split(".")[: number + 1])
-        found = importlib.machinery.PathFinder.find_spec(name, places) if places else None
-        if found is None:
+        spec = importlib.machinery.PathFinder.find_spec(name, places) if places else None
+        if spec is None:
             raise UserError(
                 f"segmentation.network: {network}: there is no module '{name}' in {os.getcwd()} "
                 "or on Python's path; run the command in its folder, or add that to PYTHONPATH"
             )
-        places = found.submodule_search_locations
-    assert found is not None
-    if found.origin is None or not Path(found.origin).is_file():
+        places = spec.submodule_search_locations
+    assert spec is not None
+    if spec.origin is None or not Path(spec.origin).is_file():
         raise UserError(f"segmentation.network: {network}: the module '{module}' has no file")
-    return Path(found.origin)
+    return Path(spec.origin)
 
 
 def module_digest(network: str) -> str:

@@ -64,8 +64,8 @@ def upsampled_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
     columns = maps.shape[-1]
     lines = upsample(maps, (height, columns)).permute(0, 2, 3, 1).contiguous()  # N x H x w x C
     best = lines.max(-1).indices
-    place = torch.arange(width, device=maps.device) * ((columns - 1) / max(1, width - 1))
-    left = place.long().clamp_max(max(0, columns - 2))
+    position = torch.arange(width, device=maps.device) * ((columns - 1) / max(1, width - 1))
+    left = position.long().clamp_max(max(0, columns - 2))
     result = best[..., left]
 
     number, row, column = (best[..., :-1] != best[..., 1:]).nonzero(as_tuple=True)
@@ -74,7 +74,7 @@ def upsampled_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
     pixels = first[column, None] + torch.arange(longest, device=maps.device)
     inside = pixels < first[column + 1, None]
     pixels = pixels.clamp_max(width - 1)
-    weight = (place - left)[pixels][..., None]
+    weight = (position - left)[pixels][..., None]
     start, end = lines[number, row, column, None], lines[number, row, column + 1, None]
     between = torch.lerp(start, end, weight.to(lines.dtype)).max(-1).indices
     pieces = torch.arange(len(number), device=maps.device)[:, None].expand_as(pixels)[inside]

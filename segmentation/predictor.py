@@ -214,24 +214,24 @@ def _as_jpeg(picture: Image.Image) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def find_photos(place: Path, out: Path) -> dict[str, Path]:
-    """The photo at `place`, or all below it, by name: path without ending.
+def find_photos(given: Path, out: Path) -> dict[str, Path]:
+    """The photo at `given`, or all below it, by name: path without ending.
 
     Hidden files, folders of runs, and what predict wrote, in `out` or elsewhere, are passed over,
     which is logged. Raises UserError if there are none, or if two share a name.
     """
-    if place.is_file():
-        return {without_ending(normal(place.name)): place}
-    if not place.is_dir():
-        raise UserError(f"{place}: no such file or folder; give a photo or a folder of photos")
-    found = find(place, parts_of("**/*", "--images"))
-    for line in found.passed.lines():
+    if given.is_file():
+        return {without_ending(normal(given.name)): given}
+    if not given.is_dir():
+        raise UserError(f"{given}: no such file or folder; give a photo or a folder of photos")
+    listing = find(given, parts_of("**/*", "--images"))
+    for line in listing.passed.lines():
         log.info("--images: passed over: %s", line)
     results = [(out / kind).resolve() for kind in ("labels", "overlays", "probabilities")]
-    inside = out.resolve().is_relative_to(place.resolve())
+    inside = out.resolve().is_relative_to(given.resolve())
     photos: dict[str, Path] = {}
-    for match in found.matches:
-        file = place / match.path
+    for match in listing.matches:
+        file = given / match.path
         if inside and any(file.resolve().is_relative_to(folder) for folder in results):
             continue
         name = without_ending(normal(match.path))
@@ -242,7 +242,7 @@ def find_photos(place: Path, out: Path) -> dict[str, Path]:
             )
         photos[name] = file
     if not photos:
-        raise UserError(f"{place}: holds no images ({named_endings()})")
+        raise UserError(f"{given}: holds no images ({named_endings()})")
     return photos
 
 

@@ -112,8 +112,8 @@ class ClassThresholds:
                 thresholds[train_id] = self.max_threshold
                 continue
             before = cumulated[train_id, half[train_id]] - upper[train_id, half[train_id]]
-            place = (lower[train_id].cumsum() <= wanted[train_id] - before).sum()
-            pattern = np.array([(half[train_id] << _HALF_BITS) | place], np.uint32)
+            low_bits = (lower[train_id].cumsum() <= wanted[train_id] - before).sum()
+            pattern = np.array([(half[train_id] << _HALF_BITS) | low_bits], np.uint32)
             thresholds[train_id] = pattern.view(np.float32)[0]
         return thresholds
 

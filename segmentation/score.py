@@ -56,28 +56,28 @@ def find_pairs(predictions: Path, labels: Path) -> Pairs:
     label_files, encoding = _label_files(labels)
     prediction_files = _map_files(predictions, "--predictions")
     plain = _by_name(label_files, lambda file: _frame(file.stem))
-    found = _by_name(prediction_files, lambda file: _frame(file.stem))
-    if plain is None or found is None:
+    predicted = _by_name(prediction_files, lambda file: _frame(file.stem))
+    if plain is None or predicted is None:
 
         def relative(root: Path) -> Callable[[Path], str]:
             return lambda file: _frame(file.relative_to(root).with_suffix("").as_posix())
 
         plain = _by_name(label_files, relative(labels))
-        found = _by_name(prediction_files, relative(predictions))
-        if plain is None or found is None:
+        predicted = _by_name(prediction_files, relative(predictions))
+        if plain is None or predicted is None:
             raise UserError(f"{labels}, {predictions}: file names repeat; keep one file a frame")
-    of_label = pair_names(list(plain), list(found))
+    of_label = pair_names(list(plain), list(predicted))
     missing = [plain[name] for name in plain if name not in of_label]
     if missing:
         raise UserError(
             f"{missing[0]}: no prediction of that name below {predictions} "
             f"({len(missing)} of {len(plain)} labels have none)"
         )
-    files = [(found[of_label[name]], plain[name]) for name in plain]
-    return Pairs(files, len(found) - len(files), encoding)
+    files = [(predicted[of_label[name]], plain[name]) for name in plain]
+    return Pairs(files, len(predicted) - len(files), encoding)
 
 
-def space_of(place: Path) -> LabelSpace:
+def space_of(path: Path) -> LabelSpace:
     """The label space of a run, or of a checkpoint.
 
     Encodings and subsets are those of the project's own label space with the same classes, if
@@ -86,7 +86,7 @@ def space_of(place: Path) -> LabelSpace:
     from bdl.runtime.files import load_tensors
     from bdl.segmentation.predictor import find_segmenter
 
-    file = find_segmenter(place)
+    file = find_segmenter(path)
     content = load_tensors(file)
     if "label_space" not in content:
         raise UserError(f"{file}: does not say which classes it tells apart; give --label-space")
@@ -303,12 +303,12 @@ def _map_files(folder: Path, option: str) -> list[Path]:
     def is_map(name: str) -> bool:
         return Path(name).suffix.lower() in LABEL_ENDINGS
 
-    found = find(folder, parts_of("**/*", option), is_map, with_ours=True)
-    for line in found.passed.lines():
+    maps = find(folder, parts_of("**/*", option), is_map, with_ours=True)
+    for line in maps.passed.lines():
         log.info("%s: passed over: %s", option, line)
-    if not found.matches:
+    if not maps.matches:
         raise UserError(f"{option}: no PNG files, or other label maps, below {folder}")
-    return [folder / match.path for match in found.matches]
+    return [folder / match.path for match in maps.matches]
 
 
 def _by_name(files: list[Path], name_of: Callable[[Path], str]) -> dict[str, Path] | None:

@@ -201,8 +201,8 @@ def gather_rows(fabric: Fabric, mine: Sequence[Tensor]) -> Tensor:
     # The main process has the first row if there is any; others may have none to tell the width.
     shape = fabric.broadcast(list(mine[0].shape) if mine else [])
     rows = torch.zeros(total, *shape)
-    for place, row in zip(share(total, fabric.global_rank, fabric.world_size), mine, strict=True):
-        rows[place] = row
+    for index, row in zip(share(total, fabric.global_rank, fabric.world_size), mine, strict=True):
+        rows[index] = row
     return sum_over_processes(fabric, rows)
 
 

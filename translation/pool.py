@@ -29,10 +29,10 @@ class FakePool:
                 self.images.append(fake.clone())
                 chosen.append(fake)
             elif torch.rand((), generator=self.random) < 0.5:
-                place = int(torch.randint(self.size, (), generator=self.random))
+                index = int(torch.randint(self.size, (), generator=self.random))
                 # Restored ones lie on the CPU.
-                chosen.append(self.images[place].to(fake.device))
-                self.images[place] = fake.clone()
+                chosen.append(self.images[index].to(fake.device))
+                self.images[index] = fake.clone()
             else:
                 chosen.append(fake)
         return torch.stack(chosen)

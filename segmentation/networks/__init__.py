@@ -72,7 +72,7 @@ def require_options(name: str, options: dict[str, Any]) -> None:
         return
     kind, own = _kind_of(name)
     signature = inspect.signature(kind)
-    annotated = {key: found.annotation for key, found in signature.parameters.items()}
+    annotated = {key: parameter.annotation for key, parameter in signature.parameters.items()}
     require_values({k: _KINDS[a] for k, a in annotated.items() if a in _KINDS}, options)
     try:
         signature.bind(0, **own, **options)

@@ -78,7 +78,10 @@ class DeepLabV2(Segmenter):
             if rates == "effective" and not name.startswith("conv1."):
                 multiplier = 4.0 if ".downsample." in name else 3.0
             by_multiplier.setdefault(multiplier, []).append(parameter)
-        body = [ParameterGroup(found, multiplier) for multiplier, found in by_multiplier.items()]
+        body = [
+            ParameterGroup(parameters, multiplier)
+            for multiplier, parameters in by_multiplier.items()
+        ]
         return [*body, ParameterGroup(head, head=True)]
 
 

@@ -37,11 +37,11 @@ class LightDecoder(nn.Module):
         """Scores N x num_classes x h x w of maps N x C x h' x w'; the first has the size."""
         size = maps[0].shape[-2:]
         joined = []
-        for project, found in zip(self.project, maps, strict=True):
-            found = project(found)
-            if found.shape[-2:] != size:
-                found = F.interpolate(found, size=size, mode="bilinear", align_corners=False)
-            joined.append(found)
+        for project, features in zip(self.project, maps, strict=True):
+            features = project(features)
+            if features.shape[-2:] != size:
+                features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+            joined.append(features)
         fused = self.fuse(torch.cat(joined, dim=1))
         return self.classifier(self.dropout(self.refine(self.enlarge(fused))))
 

@@ -270,8 +270,10 @@ def _normalization(
     from segmentation_models_pytorch.encoders import get_preprocessing_params
 
     if packaged is not None:
-        found = normalization_of(encoder.removeprefix(_TIMM))
-        return tuple(found.mean.flatten().tolist()), tuple(found.std.flatten().tolist())
+        normalization = normalization_of(encoder.removeprefix(_TIMM))
+        return tuple(normalization.mean.flatten().tolist()), tuple(
+            normalization.std.flatten().tolist()
+        )
     if encoder.startswith(_TIMM):
         config = timm.get_pretrained_cfg(encoder.removeprefix(_TIMM))
         return (tuple(config.mean), tuple(config.std)) if config is not None else _IMAGENET

@@ -102,8 +102,8 @@ def _seen(
     backbone: str, maps: Any, options: dict[str, Any], drops_paths: bool, layers: tuple[int, ...]
 ) -> Layout:
     strides = list(maps.feature_info.reduction())
-    found = zip(maps.feature_info.out_indices, strides, strict=True)
-    indices = tuple(index for index, stride in found if stride >= _FEWEST_PIXELS)
+    by_stride = zip(maps.feature_info.out_indices, strides, strict=True)
+    indices = tuple(index for index, stride in by_stride if stride >= _FEWEST_PIXELS)
     if len(set(strides)) == 1:
         count = len(maps.feature_info.info)
         wanted = min(_LAYERS, count)
@@ -159,10 +159,10 @@ def _refusal(maps: nn.Module, sizes: list[tuple[int, int]], strides: list[int]) 
     for height, width in sizes:
         try:
             with torch.no_grad():
-                found = maps(torch.zeros(1, 3, height, width, device=_device_of(maps)))
+                seen = maps(torch.zeros(1, 3, height, width, device=_device_of(maps)))
         except _ERRORS as error:
             return first_line(error)
-        for made, stride in zip(found, strides, strict=True):
+        for made, stride in zip(seen, strides, strict=True):
             shape = tuple(made.shape[1:3] if form.endswith("NHWC") else made.shape[2:])
             if made.ndim != 4 or shape != (height // stride, width // stride):
                 return f"{height}x{width} gives {'x'.join(map(str, made.shape))}"

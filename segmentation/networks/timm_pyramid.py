@@ -115,7 +115,7 @@ class TimmPyramid(Segmenter):
     def scores(self, images: Tensor) -> Tensor:
         maps = self.backbone(self._fitted(self.normalize(images)))
         if self.channels_last:
-            maps = [found.permute(0, 3, 1, 2) for found in maps]
+            maps = [nhwc.permute(0, 3, 1, 2) for nhwc in maps]
         return crop_scores(self.decoder(maps), images, self.stride)
 
     def _fitted(self, images: Tensor) -> Tensor:

@@ -85,9 +85,9 @@ class UserNetwork(Segmenter):
             self.body.eval()
             for multiple in _MULTIPLES if given is None else (given,):
                 height, width = (math.ceil(side / multiple) * multiple for side in _TRIED)
-                found, problem = self._pass(height, width)
-                if found is not None:
-                    return multiple, height / found.shape[-2]
+                logits, problem = self._pass(height, width)
+                if logits is not None:
+                    return multiple, height / logits.shape[-2]
                 refusal = refusal or problem
         finally:
             self.body.train(training)
@@ -102,19 +102,19 @@ class UserNetwork(Segmenter):
         seen = f"for images of 2 x 3 x {height} x {width} it "
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                found = _logits(self.body(images))
+                logits = _logits(self.body(images))
         except Exception as error:  # the user's code raises whatever it likes
             return None, f"{seen}raises {type(error).__name__}: {first_line(error)}"
-        if not isinstance(found, Tensor):
-            return None, f"{seen}gives a {type(found).__name__}"
-        shape = " x ".join(map(str, found.shape))
-        if found.ndim != 4 or tuple(found.shape[:2]) != (2, self.num_classes):
+        if not isinstance(logits, Tensor):
+            return None, f"{seen}gives a {type(logits).__name__}"
+        shape = " x ".join(map(str, logits.shape))
+        if logits.ndim != 4 or tuple(logits.shape[:2]) != (2, self.num_classes):
             return None, f"{seen}gives {shape}"
-        if not found.is_floating_point():
-            return None, f"{seen}gives {shape} of {found.dtype}"
-        if not (1 <= found.shape[2] <= height + 1 and 1 <= found.shape[3] <= width + 1):
+        if not logits.is_floating_point():
+            return None, f"{seen}gives {shape} of {logits.dtype}"
+        if not (1 <= logits.shape[2] <= height + 1 and 1 <= logits.shape[3] <= width + 1):
             return None, f"{seen}gives {shape}"
-        return found, ""
+        return logits, ""
 
 
 def _logits(given: Any) -> Any:
@@ -193,5 +193,5 @@ def _where(error: Exception) -> str:
     """An error of the user's code with the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
-    place = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
-    return f"{type(error).__name__}: {first_line(error)}{place}"
+    where = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"

@@ -35,7 +35,8 @@ DeepLab-v2, except that the learning rate follows the training (`segmentation.sc
   `data.target: null` needs `iterations: 0`.
 - Text is taken as it is written: `data.target.split=0016` and `out='runs/trial #2'` need no further
   quotes, nor do classes named `yes` and `no`. A leading `~` of a path is the home folder.
-- `${oc.env:NAME}` stands for an environment variable, `${section.key}` for another key's value.
+- `${oc.env:NAME}` stands for an environment variable, `${section.key}` for another key's value. Any
+  other `${...}` is text on the command line. In a file it is an error; `\\${` there is the text.
 - `bdl show-config --config FILE key=value` prints the whole configuration and marks what is not the
   default.
 

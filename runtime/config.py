@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -87,6 +87,7 @@ BASE_KEY = "base"  # a file's own key: YAML files, beside it or own, that it bui
 _COMMAND_LINE = "command line"
 _TEXT = "tag:yaml.org,2002:str"
 _QUOTED = re.compile(r"""'([^']|'')*'|"([^"\\]|\\.)*\"""")
+_INTERPOLATION = re.compile(r"(\\*)\$\{(?:([^${}]*)\})?")  # with the backslashes before it
 _NETWORK, _OPTIONS = "segmentation.network", "segmentation.options"
 
 
@@ -109,7 +110,8 @@ def load_config(
 
     Args:
         path: A file, or the name of one of the project's own configurations.
-        overrides: What replaces the file's values. Text is taken as it stands, all else is YAML.
+        overrides: What replaces the file's values. Text is taken as it stands, but for
+            ${oc.env:NAME} and ${KEY} of a key that there is; all else is YAML.
         problems: A list to which all unknown keys and values that cannot be used are added, in the
             place of an error; a value of a wrong type is the default in what is returned.
 
@@ -251,7 +253,10 @@ def _overrides(overrides: Sequence[str], said: list[str]) -> list[_Setting]:
             continue
         try:
             node, loader = _override_node(text, RENAMED.get(name, name))
-            settings += _settings(loader, node, name, _COMMAND_LINE, said)
+            settings += [
+                replace(setting, value=_as_typed(setting.value))
+                for setting in _settings(loader, node, name, _COMMAND_LINE, said)
+            ]
         except (yaml.YAMLError, ValueError) as error:
             problem = yaml_problem(error, text).replace(" in line 1", "")
             said.append(f"{_COMMAND_LINE}: {name}: '{text}' is not valid YAML: {problem}")
@@ -267,6 +272,24 @@ def _override_node(text: str, name: str) -> tuple[yaml.Node, Loader]:
         return yaml.ScalarNode(NULL if text == "null" else _TEXT, text), Loader("")
     loader = Loader(text)
     return loader.get_single_node() or yaml.ScalarNode(NULL, ""), loader
+
+
+def _as_typed(value: Any) -> Any:
+    """A value of the command line of which `_resolve` looks up what is documented, no other text:
+    names of files may hold any."""
+    if isinstance(value, dict):
+        return {name: _as_typed(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_typed(item) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def kept(match: re.Match[str]) -> str:
+        inner = match[2] or ""
+        documented = inner.startswith("oc.env:") or inner in all_keys()
+        return match[0] if documented else escaped(match[0])
+
+    return _INTERPOLATION.sub(kept, value)
 
 
 def _settings(

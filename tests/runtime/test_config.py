@@ -462,9 +462,10 @@ PLAIN = ["0016", "2024_11_02", "2024-11-02", "1e3", "no", "yes", "0x1f", "12:30"
 PLAIN += ["a=b", "x'y", "ä 道", "a\\b", "$x", "a,b", "<<", "="]
 NOT_PLAIN = ["runs/trial #2", "*/*.png", "{split}/*", "[a]", "a: b", "- a", "&a", "!b", "%", "@"]
 NOT_PLAIN += ["`", " a", "|", ">", "?", "#x"]
+LOOKS_LOOKED_UP = ["${x}", "a/${x.y}/b", "${", "${}", "$${x}", "\\${x}", "${oc.decode:1}"]
 
 
-@pytest.mark.parametrize("text", [*PLAIN, *NOT_PLAIN])
+@pytest.mark.parametrize("text", [*PLAIN, *NOT_PLAIN, *LOOKS_LOOKED_UP])
 def test_text_stays_text(write, text):
     for name in ("out", "data.target.split", "data.source.images", "segmentation.network"):
         config = load_config(write("own.yaml", ""), [f"{name}={text}"], [])
@@ -496,6 +497,28 @@ def test_text_that_is_quoted_as_a_whole_is_what_stands_in_the_quotes(write, text
     assert load_config(
         write("own.yaml", ""), [f"data.source.labels={text}"]
     ).data.source.labels == (expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=st.text("$\\{}:.ax", min_size=1))
+@example(text="\\\\${a}\\${b}${c}")
+def test_text_of_the_command_line_is_not_looked_up(text):
+    overrides = [f"data.source.labels=x{text}", f"translation.checkpoints.k1/translator=x{text}"]
+    config = load_config("demo", overrides)
+    assert config.data.source.labels == f"x{text}"
+    assert config.translation.checkpoints == {"k1/translator": f"x{text}"}
+
+
+def test_what_is_documented_is_looked_up_on_the_command_line_too(write, monkeypatch):
+    monkeypatch.setenv("PHOTOS", "/photos")
+    file = write("own.yaml", "seed: 7")
+    overrides = ["out=runs/${seed}-${x}", "data.source.root=${oc.env:PHOTOS}/a"]
+    overrides += ["data.target.root=${oc.env:NONE,/b}", "segmentation.steps=${seed}"]
+    config = load_config(file, overrides)
+    assert (config.out, config.segmentation.steps) == ("runs/7-${x}", 7)
+    assert (config.data.source.root, config.data.target.root) == ("/photos/a", "/b")
+    with pytest.raises(UserError, match="the environment variable NOWHERE is not set"):
+        load_config(file, ["out=${oc.env:NOWHERE}"])
 
 
 def test_numbers_are_read_as_people_write_them(write):
@@ -546,7 +569,15 @@ def test_whoever_set_a_value_is_blamed_for_it(write):
 
 def test_all_problems_are_said_at_once(write):
     problems: list[str] = []
-    overrides = ["sed=1", "seed=x", "init=y", "seed", "devices=0", "out=", "data.target.root=${a}"]
+    overrides = [
+        "sed=1",
+        "seed=x",
+        "init=y",
+        "seed",
+        "devices=0",
+        "out=",
+        "data.target.root=${oc.env:NONE}",
+    ]
     config = load_config(write("own.yaml", "saed: 1"), overrides, problems)
     assert len(problems) == 8 and all(len(line.splitlines()) == 1 for line in problems)
     assert (config.seed, config.init, config.data.target.root) == (0, "initial", None)

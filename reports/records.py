@@ -287,10 +287,17 @@ def rows_of(records: Sequence[Record], space: LabelSpace) -> list[Row]:
                 subsets=scores.subsets,
                 iou=iou,
                 seconds=record.manifest.seconds,
-                note=record.note or (evaluation.note if evaluation is not None else None),
+                note=record.note or _about_score(evaluation),
             )
         )
     return rows
+
+
+def _about_score(evaluation: Record | None) -> str | None:
+    """Why a network's score is not that of the network as it is; None if it is."""
+    if evaluation is None or evaluation.note is None:
+        return None
+    return f"its score was {evaluation.note}"
 
 
 def read_rows(folder: Path) -> list[Row]:

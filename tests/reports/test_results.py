@@ -159,6 +159,16 @@ def test_results_that_are_not_of_the_configuration_are_marked_everywhere(tmp_pat
     assert captions(results)["source"][1] == "F(1) (made from an earlier k1/translator)"
 
 
+def test_a_network_made_again_by_itself_keeps_no_score_as_its_own(tmp_path: Path) -> None:
+    finish(results_of(tmp_path))
+    results = results_of(tmp_path, "segmentation.steps=4")
+    finish(results, "source-only")
+    notes = {row.stage: row.note for row in results.rows()}
+    assert notes["source-only"] == "its score was made from an earlier source-only"
+    finish(results, "source-only/evaluation")
+    assert {row.stage: row.note for row in results.rows()}["source-only"] is None
+
+
 def test_results_of_other_settings_are_marked_until_they_are_made_again(tmp_path: Path) -> None:
     finish(results_of(tmp_path))
     results = results_of(tmp_path, "seed=1")

@@ -6,7 +6,8 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from bdl.runtime.output import rank_in_environment
 from bdl.runtime.ownership import require_free
 from bdl.runtime.processes import is_child
 from bdl.runtime.stage import Stage, flatten
-from bdl.runtime.stopping import stop_request
+from bdl.runtime.stopping import Stopped, stop_request
 from bdl.runtime.store import (
     Entry,
     MadeOn,
@@ -260,23 +261,48 @@ class Loop:
             if manifest is not None and not entry.run:
                 time_left.learn(entry.stage, manifest.seconds)
         to_do = [entry for entry in plan if entry.run or entry.source]
-        with self.results.tracked(run.is_main) as track:
+        to_make = [entry.stage for entry in to_do if entry.run]
+        if len(to_make) > 1:  # a single one's own steps tell
+            time_left.try_out(to_make, partial(_tried, run))
+            seconds = time_left.of(to_make)
+            if seconds is not None:
+                log.info("all of it takes about %s", duration(seconds))
+        with self.results.tracked(run.is_main) as track, self._stop_shown(run):
             for number, entry in enumerate(to_do):
                 stop_request.raise_if_noted()
                 log.info("[%d/%d] %s", number + 1, len(to_do), entry.stage.name)
-                left = [later.stage for later in to_do[number + 1 :] if later.run]
-                self.console.loop_left = time_left.of(left)
+                left = [later.stage for later in to_do[number:] if later.run]
+                self.console.loop_left = time_left.of(left[1:] if entry.run else left)
                 self.console.loop_place = (number, len(to_do))
-                seconds = self._make_stage(run, entry)
-                time_left.learn(entry.stage, seconds)
+                seconds = self._make_stage(run, entry, time_left.of(left))
+                if entry.run:
+                    time_left.learn(entry.stage, seconds)
                 if run.is_main:
                     track(entry.stage)
                 run.fabric.barrier()
         if run.is_main:
             self.results.write()
 
-    def _make_stage(self, run: Run, entry: Entry) -> float:
-        """Make or take one stage; returns the seconds that it took."""
+    @contextmanager
+    def _stop_shown(self, run: Run) -> Iterator[None]:
+        """Whatever stops the run inside, its page says so."""
+        try:
+            yield
+        except BaseException as error:
+            if run.is_main:
+                known = isinstance(error, UserError | Stopped)
+                with suppress(Exception):  # what stopped the run is told, not this
+                    self.results.stop(str(error) if known else f"unexpected: {error!r}")
+            raise
+
+    def _make_stage(self, run: Run, entry: Entry, seconds_left: float | None) -> float:
+        """Make or take one stage; returns the seconds that it took.
+
+        Args:
+            run: How the run works.
+            entry: The stage, and where it is taken from.
+            seconds_left: What it and the stages after it will take; None while unknown.
+        """
         from bdl.runtime.memory import PeakMemory
         from bdl.runtime.processes import largest
         from bdl.runtime.tracking import Tracker
@@ -293,7 +319,7 @@ class Loop:
             if entry.anew:
                 store.restart(stage)
             store.begin(stage)
-            page = self.results.follow(stage)
+            page = self.results.follow(stage, seconds_left)
         run.fabric.barrier()
         started, peak = time.monotonic(), PeakMemory()
         log_folder = self.store.folder / "tensorboard" / stage.log if run.is_main else None
@@ -317,6 +343,30 @@ class Loop:
             precision=resolve_precision(self.config),
             processes=run.fabric.world_size,
         )
+
+
+def _tried(run: Run, stage: Stage) -> float | None:
+    """The seconds of a trial of a stage; None where none is made.
+
+    Several processes would have to agree on one that fails, and compiling takes longer than a trial
+    is worth.
+    """
+    if run.compile or run.fabric.world_size > 1:
+        return None
+    import torch
+
+    from bdl.runtime.device import draws_apart
+
+    device = run.fabric.device
+    try:
+        with draws_apart(device):
+            return stage.trial(run)
+    except Exception as error:  # a run is worth more than what is known of its end
+        log.debug("  %s could not be tried: %s", stage.name, error)
+        return None
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def require_own_folder(config: Config) -> None:

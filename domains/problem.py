@@ -15,7 +15,7 @@ import numpy as np
 
 from bdl.domains.cache import CACHE, ImageCache, make_cache
 from bdl.domains.datasets import Layout, Sample, find_samples, layout_of, spread
-from bdl.domains.images import UPRIGHT
+from bdl.domains.images import UPRIGHT, check_image
 from bdl.domains.index import Index, index_in
 from bdl.domains.inspection import Inspection, inspect_domain, usable_samples
 from bdl.domains.label_space import (
@@ -112,6 +112,12 @@ class ImageSet:
         if self.rendered is not None:
             return [f"{number:05d}" for number in range(self.count)]
         return [sample.name for sample in self.find()]
+
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height at which the first image is used, known before it is rendered, too."""
+        if self.rendered is not None or self.size is not None:
+            return self.size or _RENDERED_SIZE
+        return check_image(self.find()[0].image, self.orientation)
 
     def followed(self) -> list[int]:
         """Indices of a few samples, spread evenly, that reports follow through the loop."""

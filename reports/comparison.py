@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bdl.reports.charts import Series, category_chart
+from bdl.reports.pictures import Strip
 from bdl.reports.records import Record, Row, trained
 from bdl.reports.report import (
     Charts,
     ClassLabels,
     Color,
-    Strip,
     class_labels,
     curve_charts,
     now,

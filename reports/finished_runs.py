@@ -14,6 +14,7 @@ from bdl.domains.label_space import load_label_space
 from bdl.domains.problem import ImageSet, Problem
 from bdl.reports.comparison import ComparedRun, Validation
 from bdl.reports.old_runs import image_settings
+from bdl.reports.pictures import Panel, Strip
 from bdl.reports.records import (
     CONFIGURATION,
     RESULTS,
@@ -21,7 +22,7 @@ from bdl.reports.records import (
     read_rows,
     records_in,
 )
-from bdl.reports.report import Color, Panel, Strip, byte_size, listed
+from bdl.reports.report import Color, byte_size, listed
 from bdl.runtime.config import RENAMED, load_config
 from bdl.runtime.console import duration
 from bdl.runtime.errors import UserError

@@ -1,21 +1,20 @@
 """The run's report: one HTML file with the results, curves and images of what is there."""
 
-import base64
 import datetime
-import io
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache, cached_property
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from bdl.domains.label_space import IGNORE
 from bdl.reports.charts import Line, line_chart
+from bdl.reports.pictures import RIGHT, WRONG, Panel, Strip
 from bdl.reports.records import Record, Row, trained
 from bdl.runtime.console import duration
 from bdl.runtime.files import write_text
@@ -34,14 +33,13 @@ Color = tuple[int, int, int]
 
 NOT_MEASURED = "not measured"
 _DASH, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-_WIDEST = 640  # pixels of an embedded picture: enough to zoom, and a report stays a few MB
-_STRIPES = 48  # that a row of ignored pixels shows
-_GREYS = [86, 86, 92], [150, 150, 156]  # of the stripes
-_HIGHEST = 4 * _WIDEST  # far more than photos have, and less than WebP can hold
 _FEW = 0.01  # of a class's pixels: with fewer right, what became of them is not shown
 _SAMPLED = 5  # pictures in a row of samples: the source and four steps
 _RELOADED = 30  # seconds until the page of a run that goes on is loaded again
+_SOON = 10  # the same while the training that has begun has shown nothing yet
+_SILENT = 15  # minutes without news after which a page says so
 _MOVED = 4  # classes that are named as having gained or lost most
+_TINY = 0.0005  # change of a class's IoU that is not worth being named
 
 # The terms of both trainings in the order in which their charts stand.
 _TERMS = {
@@ -68,28 +66,6 @@ _KINDS = {
 
 
 @dataclass
-class Panel:
-    """One picture and what it shows: a photo (RGB), or labels in their colours (palette)."""
-
-    caption: str
-    image: Image.Image
-
-    @cached_property
-    def url(self) -> Markup:
-        """What the page embeds, made once for all its writings."""
-        return data_url(self.image)
-
-
-@dataclass
-class Strip:
-    """Pictures of one frame, in the order of the loop; all strips of a role have the same."""
-
-    role: str
-    frame: str
-    panels: list[Panel]
-
-
-@dataclass
 class Live:
     """The training that goes on.
 
@@ -97,11 +73,13 @@ class Live:
         symbol: Of its network.
         progress: How far it has come; None before it has shown anything.
         samples: A picture of each sample, by sample and step.
+        batch: What it learns from.
     """
 
     symbol: str
     progress: Progress | None = None
     samples: dict[str, list[Panel]] = field(default_factory=dict)
+    batch: list[Strip] = field(default_factory=list)
 
     def go_on(self, progress: Progress) -> None:
         """Take note of how far it has come."""
@@ -112,6 +90,14 @@ class Live:
             panels.append(Panel(f"step {progress.done}", Image.fromarray(sample.after)))
             if len(panels) > _SAMPLED:  # every second one goes, and the latest stays
                 panels[1:] = panels[:0:-2][::-1]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the training and the stages after it will take; None while unknown."""
+        progress = self.progress
+        if progress is None or progress.seconds_left is None or progress.seconds_after is None:
+            return None
+        return progress.seconds_left + progress.seconds_after
 
     @property
     def strips(self) -> list[Strip]:
@@ -145,6 +131,10 @@ class Report:
         configuration: As YAML.
         working_on: Name of the stage that is being made, if one is.
         live: How its training goes on, once it has shown something.
+        seconds_left: What that stage and those after it will take; None while unknown.
+        stopped: Why the stage is not made any further, if something stopped the run.
+        worst: The validation images on which a network errs most.
+        batches: By the network's symbol, images that it learned from.
     """
 
     title: str
@@ -158,6 +148,25 @@ class Report:
     configuration: str = ""
     working_on: str | None = None
     live: Live | None = None
+    seconds_left: float | None = None
+    stopped: str | None = None
+    worst: "Worst | None" = None
+    batches: dict[str, list[Strip]] = field(default_factory=dict)
+
+    def panels(self) -> Iterator[Panel]:
+        """All its pictures but those of a training that goes on."""
+        worst = self.worst.strips if self.worst is not None else []
+        for strip in chain(self.strips, worst, *self.batches.values()):
+            yield from strip.panels
+
+
+@dataclass
+class Worst:
+    """The validation images on which a network errs most, the worst first; frames of `strips`
+    say how much of them is right."""
+
+    symbol: str
+    strips: list[Strip]
 
 
 @dataclass
@@ -281,6 +290,7 @@ class Page:
 
     report: Report
     written: str
+    written_at: int  # milliseconds since 1970
     finished: list[Record]
     networks: list[Network]
     best: Row | None
@@ -288,6 +298,7 @@ class Page:
     moved: dict[str, list[tuple[str, float]]]
     roles: dict[str, list[Strip]]
     zoom: bool
+    reloaded: int
     segmentation_charts: Charts | None
     translation_charts: Charts | None
     translations: list[Translation]
@@ -320,10 +331,16 @@ def template(name: str) -> "jinja2.Template":
         "points": points,
         "direction": direction,
         "duration": duration,
+        "decimals": decimals,
         "size": byte_size,
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
     }
-    environment.globals |= {"difference": difference, "reloaded": _RELOADED}
+    environment.globals |= {
+        "difference": difference,
+        "silent": _SILENT,
+        "right": RIGHT,
+        "wrong": WRONG,
+    }
     return environment.get_template(name)
 
 
@@ -339,13 +356,15 @@ def page_of(report: Report) -> Page:
     return Page(
         report=report,
         written=now(),
+        written_at=round(1000 * time.time()),
         finished=finished,
         networks=with_gains(report.rows),
         best=best_of(report.rows),
         heat=heat_map(report),
         moved=most_moved(report.rows),
         roles={strip.role: strips_of(report.strips, strip.role) for strip in report.strips},
-        zoom=bool(report.strips or (report.live and report.live.samples)),
+        zoom=bool(report.strips or (report.live and report.live.progress) or report.batches),
+        reloaded=_SOON if report.live is None else _RELOADED,
         segmentation_charts=training_charts(finished, TrainedSegmenter.kind),
         translation_charts=training_charts(finished, TrainedTranslator.kind),
         translations=translations(finished, report.classes),
@@ -370,8 +389,11 @@ def now() -> str:
 
 
 def percent(value: float | None) -> str:
-    """0.4273 as 42.7; a dash for None."""
-    return _DASH if value is None else f"{100 * value:.1f}"
+    """0.4273 as 42.7, and what is not 0 never as 0.0; a dash for None."""
+    if value is None:
+        return _DASH
+    text = f"{100 * value:.1f}"
+    return f"{_rounded_points(value):f}" if text in ("0.0", "-0.0") else text
 
 
 def score(value: float | None) -> str:
@@ -380,25 +402,39 @@ def score(value: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference in percentage points, with its sign, halves away from zero; a dash for None."""
+    """A difference in percentage points, with its sign, halves away from zero, and what is not 0
+    never as 0.0; a dash for None."""
     return _DASH if value is None else signed(value).replace("-", _MINUS)
 
 
 def signed(value: float) -> str:
     """The same for plain text."""
     rounded = _rounded_points(value)
-    return f"{rounded:+}" if rounded else "0.0"
+    return f"{rounded:+f}" if rounded else "0.0"
+
+
+def decimals(value: float | None) -> str:
+    """0.8765 as 0.877, and what is not 0 never as 0.000; a dash for None."""
+    if value is None:
+        return _DASH
+    text = f"{value:.3f}"
+    return text if float(text) or not value else f"{Decimal(f'{value:.0e}'):f}"
 
 
 def direction(value: float | None) -> str:
-    """The style of a difference: "good", "bad", or "" for None and what is shown as 0.0."""
+    """The style of a difference: "good", "bad", or "" for None and none."""
     rounded = Decimal(0) if value is None else _rounded_points(value)
     return "good" if rounded > 0 else "bad" if rounded < 0 else ""
 
 
 def _rounded_points(value: float) -> Decimal:
+    """In points with one decimal, or, of less than that, with the first that is not 0."""
     # Of the shortest decimal that is this float: 0.05 points are a half, whatever 0.0005 is.
-    return Decimal(repr(round(100 * value, 9))).quantize(Decimal("0.1"), ROUND_HALF_UP)
+    exact = Decimal(repr(round(100 * value, 9)))
+    rounded = exact.quantize(Decimal("0.1"), ROUND_HALF_UP)
+    if exact and not rounded:
+        rounded = exact.quantize(Decimal(1).scaleb(exact.adjusted()), ROUND_HALF_UP)
+    return rounded + 0  # which makes 0 of -0
 
 
 def difference(one: float | None, other: float | None) -> float | None:
@@ -443,12 +479,12 @@ def class_changes(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def most_moved(rows: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
-    """The classes that gained and lost most, most first; those that moved the other way, or by
-    what is shown as 0.0, are not in a list."""
+    """The classes that gained and lost most, most first; those that moved the other way, or hardly,
+    are not in a list."""
     changes = sorted(class_changes(rows).items(), key=lambda item: item[1])
     return {
-        "gained": [item for item in reversed(changes) if direction(item[1]) == "good"][:_MOVED],
-        "lost": [item for item in changes if direction(item[1]) == "bad"][:_MOVED],
+        "gained": [item for item in reversed(changes) if item[1] >= _TINY][:_MOVED],
+        "lost": [item for item in changes if item[1] <= -_TINY][:_MOVED],
     }
 
 
@@ -688,64 +724,3 @@ def made_with(manifests: Sequence[Manifest]) -> dict[str, str]:
 def listed(values: Iterable[str | int | None]) -> str:
     """Each value once; what is not known is left out."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
-
-
-# Pictures
-
-
-def embedded(image: Image.Image) -> Image.Image:
-    """The picture at the size at which it is embedded: labels keep to whole pixels."""
-    shrink = min(1.0, _WIDEST / image.width, _HIGHEST / image.height)
-    if shrink < 1:
-        resample = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.LANCZOS
-        width, height = (max(1, round(side * shrink)) for side in image.size)
-        image = image.resize((width, height), resample)
-    return hatched(image)
-
-
-def hatched(image: Image.Image) -> Image.Image:
-    """Labels with stripes of two greys where they are ignored, which is no class's look; photos as
-    they are."""
-    if image.mode != "P":
-        return image
-    ids = np.array(image)
-    ignored = ids == IGNORE
-    # With 255 classes there is no id left for the second grey.
-    second = IGNORE - 1 if not (ids == IGNORE - 1).any() else IGNORE
-    down, across = np.arange(image.height)[:, None], np.arange(image.width)
-    stripe = (down + across) // max(1, image.width // _STRIPES) % 2 == 0
-    ids[ignored & stripe] = second
-    shown = Image.fromarray(ids)
-    palette = list(image.getpalette() or [])
-    palette += [0] * (768 - len(palette))
-    palette[3 * second : 3 * second + 3] = _GREYS[0]
-    palette[3 * IGNORE :] = _GREYS[1]
-    shown.putpalette(palette)
-    return shown
-
-
-def beside(panels: Sequence[Panel]) -> Image.Image:
-    """The panels' pictures in one, from left to right, all as high as the first."""
-    height = embedded(panels[0].image).height
-    parts = []
-    for image in (hatched(panel.image) for panel in panels):
-        resample = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.LANCZOS
-        width = min(_HIGHEST, max(1, round(image.width * height / image.height)))
-        parts.append(image.resize((width, height), resample).convert("RGB"))
-    joined = Image.new("RGB", (sum(part.width for part in parts), height))
-    left = 0
-    for part in parts:
-        joined.paste(part, (left, 0))
-        left += part.width
-    return joined
-
-
-def data_url(image: Image.Image) -> Markup:
-    """The picture inside a URL: labels as PNG with their palette, photos as WebP."""
-    buffer = io.BytesIO()
-    if image.mode == "P":
-        embedded(image).save(buffer, format="PNG", optimize=True)
-    else:
-        embedded(image).save(buffer, format="WEBP", quality=88)
-    kind = "png" if image.mode == "P" else "webp"
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}")

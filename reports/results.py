@@ -6,7 +6,8 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from rich.text import Text
 from bdl.domains.datasets import Sample
 from bdl.domains.images import UPRIGHT, label_image, open_image, open_label, train_ids
 from bdl.domains.problem import ROLES, ImageSet, Problem
+from bdl.reports.pictures import NARROW, WIDEST, Panel, Strip, beside, error_map
 from bdl.reports.records import (
     CONFIGURATION,
     REPORT,
@@ -32,12 +34,11 @@ from bdl.reports.records import (
 from bdl.reports.report import (
     Live,
     Network,
-    Panel,
     Report,
-    Strip,
-    beside,
+    Worst,
     best_of,
     direction,
+    percent,
     score,
     signed,
     with_gains,
@@ -55,8 +56,11 @@ from bdl.segmentation.stages import (
     Evaluation,
     PseudoLabels,
     TrainedSegmenter,
+    batch_path,
+    confidence_path,
     prediction_path,
     pseudo_label_path,
+    worst_path,
 )
 from bdl.translation.metrics import MeasureMetrics
 from bdl.translation.stages import (
@@ -87,6 +91,8 @@ class Results:
     def __init__(self, config: Config, data: Problem, stages: Sequence[Stage]) -> None:
         self.config, self.data, self.stages = config, data, stages
         self.store = Store(Path(config.out))
+        self._panels: dict[tuple[object, ...], Panel] = {}
+        self._shown: Report | None = None
 
     def records(self) -> list[Record]:
         """A record for each stage."""
@@ -100,23 +106,36 @@ class Results:
         """Write results.json and the report, from what is there; `working_on` is being made."""
         self._write(self._report(working_on))
 
-    def follow(self, stage: Stage) -> LivePage:
+    def follow(self, stage: Stage, seconds_left: float | None = None) -> LivePage:
         """Write both as `stage` begins; what this returns writes the report again as it goes on.
 
         What the other stages have left is not read again: it does not change meanwhile.
+
+        Args:
+            stage: What is being made.
+            seconds_left: What it and the stages after it will take; None while unknown.
         """
         report, live = self._report(stage), Live(stage.symbol)
-        for panel in (panel for strip in report.strips for panel in strip.panels):
+        report.seconds_left, self._shown = seconds_left, report
+        for panel in report.panels():
             _ = panel.url  # made once, here, so that what is timed is what later writings take
         begun = time.monotonic()
         self._write(report)
 
         def show(progress: Progress) -> None:
             live.go_on(progress)
+            live.batch = live.batch or self._batch(stage.symbol, self.store.staging_folder(stage))
             report.live = live
             self._write_page(report)
 
         return LivePage(show, time.monotonic() - begun)
+
+    def stop(self, reason: str) -> None:
+        """Write the report once more if the run stops while a stage is being made: it says so, and
+        no longer that the run goes on."""
+        if self._shown is not None:
+            self._shown.stopped = reason
+            self._write_page(self._shown)
 
     def _write(self, report: Report) -> None:
         write_json(self.store.folder / RESULTS, [row.as_json() for row in report.rows])
@@ -138,6 +157,8 @@ class Results:
             command=self.command(),
             configuration=to_yaml(self.config),
             working_on=working_on.name if working_on else None,
+            worst=self._worst(records),
+            batches=self._batches(records),
         )
 
     def facts(self) -> dict[str, str]:
@@ -186,24 +207,23 @@ class Results:
                 continue
             samples = images.samples()
             frames = [(index, samples[index]) for index in images.followed()]
-            columns = [Column(role, [open_photo(s.image, images.orientation) for _, s in frames])]
+            columns = [self._photos(role, [sample.image for _, sample in frames], role)]
             given = self._given_translations() if role == "source" else None
             if given is not None:
                 files = [given.images[sample.name] for _, sample in frames]
-                opened = [open_photo(file, images.orientation) for file in files]
-                columns.append(Column("translated before the run", opened))
+                columns.append(self._photos("translated before the run", files, role))
             for record in records:
                 if record.manifest is not None and _ROLE_OF.get(record.kind) == role:
                     columns += self._columns(record, frames)
             if role == "validation":
-                columns.append(Column("label", [self._label(sample) for _, sample in frames]))
+                columns.append([self._label(sample) for _, sample in frames])
             strips += [
-                Strip(role, sample.name, [Panel(c.caption, c.pictures[row]) for c in columns])
+                Strip(role, sample.name, [column[row] for column in columns])
                 for row, (_, sample) in enumerate(frames)
             ]
         return strips
 
-    def _columns(self, record: Record, frames: Sequence[tuple[int, Sample]]) -> list[Column]:
+    def _columns(self, record: Record, frames: Sequence[tuple[int, Sample]]) -> list[list[Panel]]:
         """A stage's pictures of the frames; without those of which it has not made all, as it was
         made for others."""
         folder, caption = record.folder, record.symbol
@@ -219,18 +239,100 @@ class Results:
             }
         opened = open_photo if record.kind == Translated.kind else self._open_labels
         return [
-            Column(caption + note, [opened(file) for file in made])
+            [self._panel(caption + note, file, opened) for file in made]
             for caption, made in files.items()
             if all(file.is_file() for file in made)
         ]
 
+    def _worst(self, records: Sequence[Record]) -> Worst | None:
+        """The worst images of the last network that was evaluated on the validation images as they
+        are; None without any."""
+        scored = [
+            (record, record.metrics.worst)
+            for record in records
+            if isinstance(record.metrics, EvaluationMetrics) and record.note is None
+        ]
+        images = self.data.validation
+        if not scored or images is None:
+            return None
+        (record, worst), samples, strips = scored[-1], images.samples(), []
+        for place, image in enumerate(worst):
+            sample = samples[image.index]
+            predicted = self._panel(
+                "prediction", worst_path(record.folder, place), self._open_labels
+            )
+            label = self._label(sample)
+            panels = [
+                *self._photos("validation", [sample.image], "validation"),
+                label,
+                predicted,
+                Panel("errors", error_map(predicted.image, label.image)),
+                *self._photos("confidence", [confidence_path(record.folder, place)]),
+            ]
+            frame = f"{sample.name}: {percent(image.right)} % right"
+            strips.append(Strip("worst", frame, panels))
+        return Worst(record.symbol, strips) if strips else None
+
+    def _batches(self, records: Sequence[Record]) -> dict[str, list[Strip]]:
+        """What networks learned from: the first one, and those of the last round that has any."""
+        trained = [
+            (record, strips)
+            for record in records
+            if record.kind == TrainedSegmenter.kind and record.manifest is not None
+            for strips in [self._batch(record.symbol, record.folder)]
+            if strips
+        ]
+        last = max((record.k for record, _ in trained), default=0)
+        return {record.symbol: strips for record, strips in trained if record.k in (0, last)}
+
+    def _batch(self, symbol: str, folder: Path) -> list[Strip]:
+        """The kept images of the first batch, with their labels, that lie in a stage's folder."""
+        columns: list[list[Panel]] = []
+        for role in ("source", "target"):
+            for labels in (False, True):
+                opened = self._open_labels if labels else open_photo
+                caption = f"{role} labels" if labels else f"{role} image"
+                if role == "target" and labels:
+                    caption = "its pseudo labels"
+                files = iter(batch_path(folder, role, number, labels) for number in count())
+                there = list(takewhile(Path.is_file, files))
+                columns.append([self._panel(caption, file, opened, NARROW) for file in there])
+        shown = [column for column in columns if column]
+        rows = min(map(len, shown), default=0)
+        return [
+            Strip(f"{symbol} batch", f"image {row + 1}", [column[row] for column in shown])
+            for row in range(rows)
+        ]
+
+    def _panel(
+        self,
+        caption: str,
+        file: Path,
+        opened: Callable[[Path], Image.Image],
+        widest: int = WIDEST,
+    ) -> Panel:
+        """The picture in a file, opened and embedded once for all writings of the page."""
+        known = file.stat()
+        key = caption, file, known.st_mtime_ns, known.st_size, known.st_ino
+        if key not in self._panels:
+            self._panels[key] = Panel(caption, opened(file), widest)
+        return self._panels[key]
+
+    def _photos(self, caption: str, files: Sequence[Path], role: str | None = None) -> list[Panel]:
+        """Photos, turned as those of the role are."""
+        orientation = self._images(role).orientation if role is not None else UPRIGHT
+        opened = partial(open_photo, orientation=orientation)
+        return [self._panel(caption, file, opened) for file in files]
+
     def _open_labels(self, file: Path) -> Image.Image:
         return label_image(np.asarray(open_label(file)), self.data.space)
 
-    def _label(self, sample: Sample) -> Image.Image:
+    def _label(self, sample: Sample) -> Panel:
         assert sample.label is not None
-        ids = train_ids(sample.label, self.data.table("validation"))
-        return label_image(ids, self.data.space)
+        table, space = self.data.table("validation"), self.data.space
+        return self._panel(
+            "label", sample.label, lambda file: label_image(train_ids(file, table), space)
+        )
 
     def _given_translations(self) -> GivenTranslations | None:
         """The images of `translation.images`, if a stage uses any."""
@@ -282,14 +384,6 @@ class Results:
         again = folder.with_name(f"{folder.name}-again")
         arguments = ["run", "--config", str(folder / CONFIGURATION), f"out={again}"]
         return shlex.join(["bdl", *arguments])
-
-
-@dataclass
-class Column:
-    """Pictures of the followed frames by one stage, or as they are."""
-
-    caption: str
-    pictures: list[Image.Image]
 
 
 def open_photo(file: Path, orientation: str = UPRIGHT) -> Image.Image:

@@ -65,6 +65,11 @@ class Stage:
         """The files that it makes, as paths below its folder with forward slashes."""
         raise NotImplementedError
 
+    def trial(self, run: Run) -> float | None:
+        """Seconds of a unit of its work, tried on noise before any of its inputs is there; None
+        where that cannot be tried. It leaves torch's random state as it is."""
+        return None
+
     def make(self, run: Run, folder: Path) -> Metrics:
         """Make the files in `folder`, or go on with what an interrupted call left there."""
         raise NotImplementedError

@@ -136,6 +136,12 @@ def initial_segmenter(
     return network
 
 
+def untrained_segmenter(training: SegmenterTraining, num_classes: int) -> Segmenter:
+    """The network with weights that mean nothing: no others are fetched."""
+    options = without_fetching(training.network, training.options)
+    return build_segmenter(training.network, num_classes, **options)
+
+
 def _require_same_network(
     training: SegmenterTraining, weights: Path, network: Segmenter, content: dict[str, Any]
 ) -> None:

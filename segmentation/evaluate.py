@@ -1,12 +1,13 @@
 """Evaluation: IoU per class from one confusion matrix over all images."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bdl.domains.images import resized_mask, without_data, write_labels
@@ -15,11 +16,18 @@ from bdl.domains.loading import WholeImages, share, whole_images
 from bdl.domains.tensors import to_unit
 from bdl.runtime.device import sum_over_processes
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import save_png
 from bdl.runtime.run import Run
-from bdl.segmentation.metrics import EvaluationMetrics
+from bdl.segmentation.metrics import EvaluationMetrics, ImageScore
 from bdl.segmentation.networks.base import Segmenter
-from bdl.segmentation.predict import predict_classes
-from bdl.segmentation.stages import prediction_path
+from bdl.segmentation.predict import predict_classes, probabilities
+from bdl.segmentation.stages import confidence_path, prediction_path, worst_count, worst_path
+
+_WIDEST = 640  # pixels of a confidence map, which is only looked at
+
+# Called for each image: its index, its prediction, 1 x H x W, where it is opaque, 1 x H' x W' bool
+# (None if everywhere), and its pixels by label and prediction.
+Seen = Callable[[int, Tensor, Tensor | None, Tensor], None]
 
 
 class ConfusionMatrix:
@@ -29,8 +37,8 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Integer train ids of equal shape; `label` may hold 255.
+    def update(self, prediction: Tensor, label: Tensor) -> Tensor:
+        """Integer train ids of equal shape; `label` may hold 255. Returns the counts of these.
 
         Raises ValueError if the shapes differ or an id is none of the classes.
         """
@@ -50,6 +58,7 @@ class ConfusionMatrix:
             if outside.any():
                 raise ValueError(f"{name} holds ids outside 0..{n - 1} and 255")
         self.counts += table[:n, :n]
+        return table[:n, :n]
 
     def iou(self) -> list[float]:
         """Intersection over union per class in [0, 1]; NaN for a class in neither."""
@@ -91,7 +100,8 @@ def evaluate(
 
     Args:
         run: How the run works.
-        folder: Where predictions are written, below predictions/, for the report.
+        folder: Where predictions are written for the report: of `frames` below predictions/, of
+            the worst images, with their confidence, below worst/.
         network: The network, on any device.
         images: Images with labels; a prediction is made at its label's size. Where an image is
             transparent, label and written prediction are 255.
@@ -105,19 +115,69 @@ def evaluate(
     """
     run.fabric.to_device(network)
     network.eval()
+    right_and_labelled = torch.zeros(len(images), 2, dtype=torch.int64)
 
-    def write(index: int, prediction: Tensor, opaque: Tensor | None) -> None:
+    def write(index: int, prediction: Tensor, opaque: Tensor | None, counts: Tensor) -> None:
+        right_and_labelled[index, 0], right_and_labelled[index, 1] = counts.trace(), counts.sum()
         if index in frames:
-            ids = prediction[0].cpu().numpy().astype(np.uint8)
-            if opaque is not None:
-                ids = without_data(ids, resized_mask(opaque[0].numpy(), ids.shape[::-1]))
-            write_labels(prediction_path(folder, index), ids, space)
+            write_labels(prediction_path(folder, index), _as_ids(prediction, opaque), space)
         task.advance()
 
     count = len(share(len(images), run.fabric.global_rank, run.fabric.world_size))
     with run.console.track(run.title, count, unit="images") as task:
         matrix = count_pixels(run, network, images, space, size, write)
-    return replace(summarize(matrix, space), images=len(images))
+    scores = worst_first(sum_over_processes(run.fabric, right_and_labelled).tolist())
+    worst = scores[: worst_count(len(images))]
+    if run.is_main:
+        _write_worst(run, folder, network, images, space, size, [score.index for score in worst])
+    run.fabric.barrier()
+    shown = [score for score in worst if not math.isnan(score.right)]
+    return replace(summarize(matrix, space), images=len(images), worst=shown)
+
+
+def worst_first(counts: Sequence[tuple[int, int]]) -> list[ImageScore]:
+    """Images by the share of their labelled pixels that are right; those without any, of which the
+    share is NaN, come last.
+
+    Args:
+        counts: For each image its right and its labelled pixels.
+    """
+    scores = [
+        ImageScore(index, right / labelled if labelled else math.nan)
+        for index, (right, labelled) in enumerate(counts)
+    ]
+    return sorted(scores, key=lambda score: (math.isnan(score.right), score.right, score.index))
+
+
+def _write_worst(
+    run: Run,
+    folder: Path,
+    network: Segmenter,
+    images: WholeImages,
+    space: LabelSpace,
+    size: tuple[int, int] | None,
+    indices: Sequence[int],
+) -> None:
+    """Predictions and confidence of some images, by their place among `indices`."""
+    for place, batch in enumerate(whole_images(images, indices, 0)):
+        width, height = size or (batch["label"].shape[2], batch["label"].shape[1])
+        image = to_unit(run.fabric.to_device(batch["image"]))
+        prediction = predict_classes(run.fabric, network, image, (height, width))
+        ids = _as_ids(prediction, batch.get("opaque"))
+        write_labels(worst_path(folder, place), ids, space)
+        shrink = min(1.0, _WIDEST / width)
+        small = max(1, round(height * shrink)), max(1, round(width * shrink))
+        confidence = probabilities(run.fabric, network, image, small).amax(1)[0]
+        levels = (255 * confidence).round().byte().cpu().numpy()
+        save_png(confidence_path(folder, place), Image.fromarray(levels))
+
+
+def _as_ids(prediction: Tensor, opaque: Tensor | None) -> np.ndarray:
+    """A prediction, 1 x H x W, as H x W uint8, 255 where the image is transparent."""
+    ids = prediction[0].cpu().numpy().astype(np.uint8)
+    if opaque is not None:
+        ids = without_data(ids, resized_mask(opaque[0].numpy(), ids.shape[::-1]))
+    return ids
 
 
 def count_pixels(
@@ -126,7 +186,7 @@ def count_pixels(
     images: WholeImages,
     space: LabelSpace,
     size: tuple[int, int] | None,
-    seen: Callable[[int, Tensor, Tensor | None], None] = lambda index, prediction, opaque: None,
+    seen: Seen = lambda *image: None,
 ) -> ConfusionMatrix:
     """The confusion matrix of a network over labelled images, all processes together.
 
@@ -136,8 +196,7 @@ def count_pixels(
         images: As in `evaluate`.
         space: The classes.
         size: As in `evaluate`.
-        seen: Called for each image of this process: its index, its prediction, 1 x H x W, and where
-            it is opaque, 1 x H' x W' bool, None if everywhere.
+        seen: Called for each image of this process.
 
     Raises:
         UserError: No pixel of any image is labelled.
@@ -155,8 +214,8 @@ def count_pixels(
             to_unit(fabric.to_device(batch["image"])),
             (label.shape[-2], label.shape[-1]),
         )
-        matrix.update(prediction, label)
-        seen(int(batch["index"]), prediction, batch.get("opaque"))
+        counts = matrix.update(prediction, label)
+        seen(int(batch["index"]), prediction, batch.get("opaque"), counts)
     matrix.counts = sum_over_processes(fabric, matrix.counts)
     fabric.barrier()
     if not matrix.counts.any():

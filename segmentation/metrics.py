@@ -26,6 +26,14 @@ class SegmenterMetrics(TrainingMetrics):
 
 
 @dataclass
+class ImageScore:
+    """A validation image: its index, and the share of its labelled pixels that are right."""
+
+    index: int
+    right: float
+
+
+@dataclass
 class EvaluationMetrics(Metrics):
     """Scores of a network on labelled images.
 
@@ -35,6 +43,7 @@ class EvaluationMetrics(Metrics):
         subsets: The same over each of the label space's subsets; None where none is there.
         iou: IoU by train id; None for a class in neither labels nor predictions.
         confusion: Pixels by label (rows) and prediction (columns).
+        worst: The images with the smallest share of right pixels, the worst first.
     """
 
     images: int = 0
@@ -42,6 +51,7 @@ class EvaluationMetrics(Metrics):
     subsets: dict[str, float | None] = field(default_factory=dict)
     iou: list[float | None] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
+    worst: list[ImageScore] = field(default_factory=list)
 
 
 @dataclass

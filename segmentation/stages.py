@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RESULT = "segmenter.pt"
 BEST = "segmenter-best.pt"  # beside it, the best state on the validation images
+_WORST = 3  # validation images that are kept as the worst
+_BATCH = 3  # images of a batch that are kept, at most
 
 
 def pseudo_label_path(folder: Path, name: str) -> Path:
@@ -40,6 +42,31 @@ def pseudo_label_path(folder: Path, name: str) -> Path:
 def prediction_path(folder: Path, index: int) -> Path:
     """Where the prediction of the validation image `index` lies, if it is a followed one."""
     return folder / "predictions" / f"{index:04d}.png"
+
+
+def worst_count(images: int) -> int:
+    """How many of so many validation images are kept as the worst."""
+    return min(_WORST, images)
+
+
+def worst_path(folder: Path, place: int) -> Path:
+    """Where the prediction of the worst validation image lies, of the second worst, and so on."""
+    return folder / "worst" / f"{place}.png"
+
+
+def confidence_path(folder: Path, place: int) -> Path:
+    """Where the network's confidence in that prediction lies, 0 to 255."""
+    return folder / "worst" / f"{place}-confidence.png"
+
+
+def batch_count(images: int) -> int:
+    """How many of a batch of so many images are kept to be looked at."""
+    return min(_BATCH, images)
+
+
+def batch_path(folder: Path, role: str, number: int, labels: bool = False) -> Path:
+    """Where an image of the first batch that a network learned from lies, or its labels."""
+    return folder / "batch" / f"{role}-{number}{'-labels' if labels else ''}.png"
 
 
 class Translations(Protocol):
@@ -103,6 +130,16 @@ class Segmenter(Stage):
         from bdl.segmentation.predict import frozen_scores
 
         return frozen_scores(run.fabric, self.load(run))
+
+    def untrained(self) -> SegmentationNetwork:
+        """A network that computes as this one does, before this one is there."""
+        raise NotImplementedError
+
+    def untrained_score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
+        """The same as `score_maps`, of `untrained`."""
+        from bdl.segmentation.predict import frozen_scores
+
+        return frozen_scores(run.fabric, self.untrained())
 
     def predicted_classes(self, run: Run) -> Callable[[Tensor, tuple[int, int]], Tensor]:
         """Images in [0, 1], N x 3 x H x W, and a size (height, width) to train ids,
@@ -246,7 +283,14 @@ class TrainedSegmenter(Segmenter):
         return [rendered] if rendered is not None else []
 
     def files(self) -> Sequence[str]:
-        return [RESULT] if self.checks is None else [RESULT, BEST]
+        files = [Path(RESULT)] if self.checks is None else [Path(RESULT), Path(BEST)]
+        for number in range(batch_count(self.training.batch_size)):
+            files += [batch_path(Path(), "source", number, labels) for labels in (False, True)]
+            if self.target is not None:
+                files.append(batch_path(Path(), "target", number))
+            if self.pseudo_labels is not None:
+                files.append(batch_path(Path(), "target", number, labels=True))
+        return [file.as_posix() for file in files]
 
     def make(self, run: Run, folder: Path) -> SegmenterMetrics:
         from bdl.segmentation.train import SegmentationData, train_segmenter
@@ -280,6 +324,24 @@ class TrainedSegmenter(Segmenter):
             self.classes.space,
             self._initial_network(run),
             data,
+        )
+
+    def untrained(self) -> SegmentationNetwork:
+        from bdl.segmentation.checkpoint import untrained_segmenter
+
+        return untrained_segmenter(self.training, self.classes.count)
+
+    def trial(self, run: Run) -> float | None:
+        from bdl.segmentation.train import seconds_per_step
+
+        return seconds_per_step(
+            run,
+            self.training,
+            self.untrained(),
+            self.source.stored_size(),
+            self.target is not None,
+            self.pseudo_labels is not None,
+            self.adversarial,
         )
 
     def _view(self, images: ImageSet) -> View:
@@ -322,6 +384,12 @@ class GivenSegmenter(Segmenter):
     @property
     def work(self) -> int:
         return 1
+
+    def untrained(self) -> SegmentationNetwork:
+        from bdl.segmentation.checkpoint import load_segmenter
+
+        network, _ = load_segmenter(self.file.path, self.users_network)
+        return network
 
     def make(self, run: Run, folder: Path) -> Metrics:
         from bdl.segmentation.checkpoint import as_segmenter
@@ -379,7 +447,10 @@ class Evaluation(Stage):
         return self.validation.count
 
     def files(self) -> Sequence[str]:
-        return [f"predictions/{index:04d}.png" for index in self.validation.followed()]
+        files = [prediction_path(Path(), index) for index in self.validation.followed()]
+        for place in range(worst_count(self.validation.count)):
+            files += [worst_path(Path(), place), confidence_path(Path(), place)]
+        return [file.as_posix() for file in files]
 
     def make(self, run: Run, folder: Path) -> EvaluationMetrics:
         from bdl.segmentation.evaluate import evaluate

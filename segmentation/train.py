@@ -3,18 +3,21 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bdl.domains.augment import jitter_colors, mix_classes
+from bdl.domains.images import write_labels
 from bdl.domains.label_space import LabelSpace
 from bdl.domains.loading import TrainingSamples, training_batches
 from bdl.domains.problem import Problem
-from bdl.domains.tensors import to_unit
+from bdl.domains.tensors import to_bytes, to_unit
 from bdl.runtime.config import AdversarialConfig, Config, OptimizerConfig, SegmenterTraining
 from bdl.runtime.device import (
     channels_last,
@@ -23,6 +26,8 @@ from bdl.runtime.device import (
     sum_on_device,
 )
 from bdl.runtime.errors import UserError
+from bdl.runtime.estimate import seconds_of
+from bdl.runtime.files import save_png
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
@@ -32,6 +37,7 @@ from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.networks.layers import require_several_images, split_by_layer
 from bdl.segmentation.schedule import rate_factor
+from bdl.segmentation.stages import batch_count, batch_path
 from bdl.segmentation.validation import BestState, ValidationData
 
 _TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
@@ -264,6 +270,40 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         return losses.cross_entropy(logits, labels, total.clamp_min(1) / self.fabric.world_size)
 
 
+def seconds_per_step(
+    run: Run,
+    training: SegmenterTraining,
+    network: Segmenter,
+    size: tuple[int, int],
+    target: bool,
+    pseudo_labels: bool,
+    adversarial: AdversarialConfig | None,
+) -> float:
+    """How long a step takes, tried on noise.
+
+    Args:
+        run: Device and precision.
+        training: Optimizer, batch size and augmentation.
+        network: Is changed.
+        size: Width and height of the images before they are cut.
+        target: Whether the target takes part.
+        pseudo_labels: Whether it has labels.
+        adversarial: The discriminator's configuration; None: there is none.
+    """
+    adversarial = adversarial or AdversarialConfig(weight=0)
+    judge = None
+    if adversarial.weight > 0:
+        judge = OutputDiscriminator(network.num_classes, adversarial.width)
+    learn = SegmentationStep(run, training.optimizer, network, adversarial, judge)
+    width, height = training.augmentation.crop or size
+    noise = torch.rand(training.batch_size, 3, height, width)
+    images = run.fabric.to_device(noise.contiguous(memory_format=torch.channels_last))
+    labels = torch.randint(network.num_classes, (len(images), height, width))
+    labels = run.fabric.to_device(labels)
+    seen = (images, labels if pseudo_labels else None) if target else None
+    return seconds_of(lambda: learn((images, labels), seen, 1.0), run.fabric.device)
+
+
 def train_segmenter(
     run: Run,
     folder: Path,
@@ -300,11 +340,14 @@ def train_segmenter(
     learn = SegmentationStep(run, training.optimizer, network, adversarial, discriminator)
 
     def batches(first: int) -> Iterator[tuple[Labelled, Target | None]]:
-        return segmentation_batches(run, training, seed, data, first, steps)
+        process = run.fabric.global_rank, run.fabric.world_size
+        return segmentation_batches(run, training, seed, data, range(first, steps), process)
 
     def factor(step: int) -> float:
         return rate_factor(training.schedule, step, steps)
 
+    if run.is_main:
+        write_first_batch(run, folder, training, seed, space, data)
     best = None
     if data.validation is not None:
         best = BestState(run, folder, network, training, space, data.validation)
@@ -321,22 +364,29 @@ def segmentation_batches(
     training: SegmenterTraining,
     seed: int,
     data: SegmentationData,
-    first: int,
-    steps: int,
+    steps: range,
+    process: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Labelled, Target | None]]:
-    """This process's batches of the steps `first` to `steps` - 1, augmented, on the device.
+    """The batches of some steps, augmented, on the device.
+
+    Args:
+        run: The device, and processes that load images.
+        training: Batch size and augmentation.
+        seed: Of augmentation and class mixing.
+        data: Both domains.
+        steps: Which steps, one after the other.
+        process: Rank and number of the processes that share each batch.
 
     Yields:
         Source images, N x 3 x H x W in [0, 1], and train ids, N x H x W; the same of the target,
         with pseudo labels or None, or None without a target.
     """
-    process = run.fabric.global_rank, run.fabric.world_size
 
     def load(samples: TrainingSamples) -> Iterator[Target]:
         size = training.batch_size
-        loaded = training_batches(samples, first, steps, size, run.workers, *process)
+        loaded = training_batches(samples, steps.start, steps.stop, size, run.workers, *process)
         purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
-        for step, batch in enumerate(loaded, start=first):
+        for step, batch in enumerate(loaded, start=steps.start):
             batch = run.fabric.to_device(batch)
             images = to_unit(batch["image"])
             images = jitter_colors(images, training.augmentation, seed, purpose, step, *process)
@@ -344,10 +394,35 @@ def segmentation_batches(
 
     from_source = load(data.source)
     from_target = load(data.target) if data.target is not None else None
-    for step, (images, labels) in enumerate(from_source, start=first):
+    for step, (images, labels) in enumerate(from_source, start=steps.start):
         target = next(from_target) if from_target is not None else None
         assert labels is not None
         if data.class_mixing and target is not None and target[1] is not None:
             labelled = target[0], target[1]
             target = mix_classes((images, labels), labelled, seed, step, *process)
         yield (images, labels), target
+
+
+def write_first_batch(
+    run: Run,
+    folder: Path,
+    training: SegmenterTraining,
+    seed: int,
+    space: LabelSpace,
+    data: SegmentationData,
+) -> None:
+    """Write some images of the first step's batch as the network gets them, with their labels.
+
+    Nothing that a training does later depends on it: what a step sees is a function of its number.
+    """
+    alone = replace(run, workers=0)
+    (source, target), *_ = segmentation_batches(alone, training, seed, data, range(1))
+    for role, batch in (("source", source), ("target", target)):
+        for number in range(batch_count(training.batch_size) if batch is not None else 0):
+            assert batch is not None
+            images, labels = batch
+            pixels = Image.fromarray(to_bytes(images[number]))
+            save_png(batch_path(folder, role, number), pixels)
+            if labels is not None:
+                ids = labels[number].cpu().numpy().astype(np.uint8)
+                write_labels(batch_path(folder, role, number, labels=True), ids, space)

@@ -2,17 +2,24 @@
 
 import json
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bdl.pipeline import main
 from bdl.reports import results
 from bdl.runtime.config import load_config
+from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage
-from bdl.segmentation.stages import Segmenter
+from bdl.runtime.stopping import stop_request
+from bdl.segmentation.stages import Segmenter, batch_path
+from bdl.segmentation.train import SegmentationStep
 from bdl.translation.stages import Translator
 
 SETTINGS = [
@@ -74,6 +81,8 @@ def test_the_report_follows_the_run(followed: tuple[Path, list[str]]) -> None:
     order += ["k1/segmentation-0", "k1/segmentation-0/evaluation", "k1/pseudo-labels-1"]
     order += ["k1/segmentation-1", "k1/segmentation-1/evaluation"]
     assert begun == [*([name] for name in order), []]
+    # From the first stage on it says how long the rest takes.
+    assert ['id="left"' in page for page in pages] == [*([True] * len(order)), False]
     assert "All 13 stages are finished" in (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -86,7 +95,12 @@ def test_the_report_says_what_results_say(followed: tuple[Path, list[str]]) -> N
     for caption in ("source", "F(1)", "F(1) and back", "target", "pseudo labels for M(1,1)"):
         assert f'<th scope="col">{caption}</th>' in page
     columns = re.findall(r'<th scope="col">(.*?)</th>', page)
-    assert columns[-5:] == ["validation", "M(0)", "M(1,0)", "M(1,1)", "label"]
+    pictures = ", ".join(columns)
+    assert "validation, M(0), M(1,0), M(1,1), label" in pictures
+    assert "validation, label, prediction, errors, confidence" in pictures
+    source = "source image, source labels"
+    batches = f"{source}, {source}, target image, {source}, target image, its pseudo labels"
+    assert pictures.endswith(batches)
     assert f"bdl run --config {folder / 'config.yaml'} out={folder}-again" in page
 
 
@@ -194,3 +208,67 @@ def test_a_page_that_lives_changes_no_network(
     expected, found = networks_in(plain), networks_in(folder)
     assert expected.keys() == found.keys() and len(expected) > 20
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("signal_comes", [True, False], ids=["signal", "error"])
+def test_a_page_says_that_its_run_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_comes: bool
+) -> None:
+    """In the midst of a training it no longer reloads itself; gone on with, the run is whole."""
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
+    folder = tmp_path / "run"
+    report = folder / "report.html"
+    words = ["run", "--quiet", "--config", "demo", f"out={folder}", *SETTINGS, "iterations=0"]
+    words += ["segmentation.steps=6"]
+    call, done = SegmentationStep.__call__, []
+
+    def stopping(*arguments: Any) -> dict[str, torch.Tensor]:
+        if report.is_file() and "In training" in report.read_text(encoding="utf-8"):
+            if not signal_comes:
+                raise UserError("the disk of <this> test is full; make room")
+            stop_request.signum = signal.SIGINT
+        done.append(1)
+        return call(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentationStep, "__call__", stopping)
+        assert main(words) == (130 if signal_comes else 2)
+    text = report.read_text(encoding="utf-8")
+    assert "The run was stopped" in text and "source-only" in text
+    assert ("SIGINT" if signal_comes else "the disk of &lt;this&gt; test is full") in text
+    assert "location.reload" not in text and "reloads itself" not in text
+    assert "left for" not in text and "Stopped training" in text
+    assert main(words) == 0
+    text = report.read_text(encoding="utf-8")
+    assert "was stopped" not in text and "stages are finished" in text
+
+
+def test_the_kept_batch_is_what_the_first_step_learns_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut, augmented and mixed: pixel by pixel, and id by id."""
+    steps: list[tuple[Any, Any]] = []
+    call = SegmentationStep.__call__
+
+    def keep(self: Any, source: Any, target: Any, factor: float) -> dict[str, torch.Tensor]:
+        steps.append((source, target))
+        return call(self, source, target, factor)
+
+    monkeypatch.setattr(SegmentationStep, "__call__", keep)
+    monkeypatch.setattr("bdl.execution._tried", lambda *arguments: None)
+    folder = tmp_path / "run"
+    crop = "segmentation.augmentation={crop: [48, 32], scale: [1.0, 1.3], brightness: 0.2}"
+    settings = [*SETTINGS, crop, "segmentation.pseudo_labels={quantile: 0.2, max_threshold: 0.5}"]
+    assert main(["run", "--quiet", "--config", "demo", f"out={folder}", *settings]) == 0
+    begun = {"k1/segmentation-0": steps[2], "k1/segmentation-1": steps[4]}
+    for stage, (source, target) in begun.items():
+        for role, (images, ids) in (("source", source), ("target", target)):
+            for number in range(3):
+                kept = np.asarray(Image.open(batch_path(folder / stage, role, number)))
+                seen = images[number].permute(1, 2, 0).numpy()
+                assert np.abs(kept / 255 - seen).max() <= 0.5 / 255 + 1e-6
+                file = batch_path(folder / stage, role, number, labels=True)
+                assert file.exists() == (ids is not None)
+                if ids is not None:
+                    assert np.array_equal(np.asarray(Image.open(file)), ids[number].numpy())

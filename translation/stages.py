@@ -45,6 +45,9 @@ class FrozenNetwork(Protocol):
     def score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
         """Images in [0, 1], N x 3 x H x W, to score maps N x C x h x w; gradients pass."""
 
+    def untrained_score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
+        """The same from weights that mean nothing, before the network is there."""
+
     def predicted_classes(self, run: Run) -> Callable[[Tensor, tuple[int, int]], Tensor]:
         """Images and a size (height, width) to train ids, N x height x width."""
 
@@ -132,6 +135,11 @@ class TrainedTranslator(Translator):
             self.frozen.score_maps(run),
             run.folder / start.name if start else None,
         )
+
+    def trial(self, run: Run) -> float | None:
+        from bdl.translation.train import seconds_per_step
+
+        return seconds_per_step(run, self.training, self.frozen.untrained_score_maps(run))
 
     @property
     def _view(self) -> View:

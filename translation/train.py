@@ -24,6 +24,7 @@ from bdl.runtime.device import (
     random_for,
     seed_torch,
 )
+from bdl.runtime.estimate import seconds_of
 from bdl.runtime.files import load_tensors, save_tensors
 from bdl.runtime.live import Sample
 from bdl.runtime.metrics import TrainingMetrics
@@ -270,6 +271,24 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
                 translated = self.generators.a_to_b.forward(grained)
                 made.append(Sample(name, *(_shown(one[0]) for one in (source, translated))))
         return made
+
+
+def seconds_per_step(run: Run, training: TranslatorTraining, score_maps: ScoreMaps) -> float:
+    """How long a step takes, tried on noise.
+
+    Args:
+        run: Device and precision.
+        training: Networks, loss and batches.
+        score_maps: The frozen network.
+    """
+    generators = Translator(**asdict(training.generator))
+    discriminators = Discriminators(training.discriminator_width)
+    pools = [FakePool(1, 0), FakePool(1, 1)]
+    learn = TranslationStep(run, training, generators, discriminators, score_maps, pools)
+    width, height = training.crop
+    noise = torch.rand(training.batch_size, 3, height, width)
+    images = run.fabric.to_device(noise.contiguous(memory_format=torch.channels_last))
+    return seconds_of(lambda: learn(images, images, 1.0), run.fabric.device)
 
 
 def _shown(image: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from bdl.runtime.estimate import seconds_of
 from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
 from bdl.runtime.stage import Stage
@@ -47,6 +48,11 @@ class RenderedStreets(Stage):
     def files(self) -> Sequence[str]:
         folders = ["images"] if self.role == "target" else ["images", "labels"]
         return [f"{folder}/{number:05d}.png" for folder in folders for number in range(self.scenes)]
+
+    def trial(self, run: Run) -> float | None:
+        from bdl.domains.streets.scene import render_street
+
+        return seconds_of(lambda: render_street(0, self.size, self.appearance), run.fabric.device)
 
     def make(self, run: Run, folder: Path) -> Metrics:
         from bdl.domains.streets.render import render_streets

@@ -218,5 +218,5 @@ def test_a_browser_shows_the_page(two_runs, tmp_path, width, scheme):
     assert probe["images"] == [[64, 32]] * 12
     assert probe["shown"] == [True, "00000: validation", "00000: label"]
     assert probe["dots"] == 5 + 3  # of the plot: a dot for each network of either run
-    assert probe["wide"] <= max(width, probe["window"])
+    assert probe["wide"] <= probe["window"] == width
     assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")

@@ -41,15 +41,19 @@ addEventListener("load", () => {
   }
   const inside = (box) => box.width > 0 && box.left >= 0 && box.right <= document.body.clientWidth;
   const dots = [...document.querySelectorAll("svg circle.dot")];
-  const result = document.createElement("pre");
-  result.id = "probe";
-  result.textContent = JSON.stringify({
+  const tell = (id, text) => {
+    const result = parent.document.createElement("pre");
+    result.id = id;
+    result.textContent = text;
+    parent.document.body.append(result);
+  };
+  tell("dom", document.documentElement.outerHTML);
+  tell("probe", JSON.stringify({
     errors, shown, images: images.map((image) => [image.naturalWidth, image.naturalHeight]),
     dots: dots.filter((dot) => inside(dot.getBoundingClientRect())).length,
     wide: document.documentElement.scrollWidth, window: innerWidth,
     background: getComputedStyle(document.body).backgroundColor,
-  });
-  document.body.append(result);
+  }));
 });
 </script></head>
 """
@@ -59,16 +63,18 @@ def opened(page: Path, width: int, scheme: int) -> tuple[str, dict]:
     """The page as a browser has it after loading, and what the probe saw; `scheme` 1 is light."""
     text = page.read_text(encoding="utf-8").replace("</head>", PROBE, 1)
     # A frame has the width asked for; a headless window is 500 wide at least.
-    text = text.replace("<head>", f"<head><style>html{{width:{width}px}}</style>", 1)
-    page.write_text(text, encoding="utf-8")
+    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(text)}">'
+    outer = page.with_name("frame.html")
+    outer.write_text(f"<!doctype html><body>{frame}</iframe></body>", encoding="utf-8")
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", f"--user-data-dir={page.parent / 'profile'}",
         f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900",
-        "--dump-dom", page.as_uri(),
+        "--dump-dom", outer.as_uri(),
     ]  # fmt: skip
     browser = subprocess.run(command, capture_output=True, timeout=600, check=True, text=True)
-    dom = browser.stdout
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom)
-    assert found is not None, f"the page did not load: {dom[-200:]!r} {browser.stderr[-2000:]}"
-    return dom, json.loads(html.unescape(found[1]))
+    told = re.search(r'<pre id="dom">(.*?)</pre><pre id="probe">(.*?)</pre>', browser.stdout, re.S)
+    said = browser.stderr[-2000:]
+    assert told is not None, f"the page did not load: {browser.stdout[-200:]!r} {said}"
+    dom, probe = map(html.unescape, told.groups())
+    return dom, json.loads(probe)

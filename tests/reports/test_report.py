@@ -15,16 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bdl.reports.pictures import Panel, Strip, beside, data_url, hatched
 from bdl.reports.records import Record, Row
 from bdl.reports.report import (
-    Panel,
     Report,
-    Strip,
-    beside,
     byte_size,
-    data_url,
+    decimals,
     direction,
-    hatched,
     most_moved,
     percent,
     points,
@@ -214,22 +211,36 @@ def test_classes_that_moved_most() -> None:
 
 def test_numbers_are_rounded_without_a_signed_zero() -> None:
     assert (percent(0.42749), percent(None)) == ("42.7", "\N{EN DASH}")
-    assert (points(-0.0001), points(0.0004), points(-0.03)) == ("0.0", "0.0", "\N{MINUS SIGN}3.0")
+    assert (points(-0.0), points(1e-13), points(-0.03)) == ("0.0", "0.0", "\N{MINUS SIGN}3.0")
+    assert (percent(-0.0), percent(0), decimals(0.0), decimals(None)) == (
+        "0.0",
+        "0.0",
+        "0.000",
+        "\N{EN DASH}",
+    )
     assert (score(0.42749), score(None)) == ("42.7", "not measured")
 
 
 @given(st.integers(-99_999, 99_999))
 def test_points_are_rounded_halves_away_from_zero(hundredths: int) -> None:
-    """As whole numbers of hundredths of a point say; and nothing that is shown as 0.0 looks good
-    or bad."""
+    """As whole numbers of hundredths of a point say; what is less than a tenth keeps its first
+    figure; and only what is 0 is shown as 0.0, neither good nor bad."""
     text = points(hundredths / 10_000)
     tenths = (abs(hundredths) + 5) // 10
-    sign = "" if not tenths else "\N{MINUS SIGN}" if hundredths < 0 else "+"
-    assert text == f"{sign}{tenths // 10}.{tenths % 10}"
+    sign = "" if not hundredths else "\N{MINUS SIGN}" if hundredths < 0 else "+"
+    size = f"{tenths // 10}.{tenths % 10}" if tenths or not hundredths else f"0.0{abs(hundredths)}"
+    assert text == sign + size
     assert direction(hundredths / 10_000) == {"": "", "+": "good"}.get(sign, "bad")
 
 
-def test_a_class_that_is_shown_as_unchanged_has_neither_gained_nor_lost() -> None:
+@given(st.floats(-1, 1).filter(lambda value: abs(value) > 1e-9))
+def test_what_is_not_nothing_is_never_shown_as_nothing(value: float) -> None:
+    for shown in (points(value), percent(value), decimals(value)):
+        number = float(shown.replace("\N{MINUS SIGN}", "-"))
+        assert number and (number > 0) == (value > 0)
+
+
+def test_a_class_that_hardly_changed_is_not_named_as_gaining_or_losing() -> None:
     rows = [ROWS[0], replace(ROWS[1], iou={"road": 0.4998, "sky <b>": 0.4004, "train": None})]
     assert most_moved(rows) == {"gained": [], "lost": []}
 
@@ -417,7 +428,7 @@ def test_a_browser_shows_it(page: Path, width: int, scheme: int) -> None:
     assert probe["errors"] == []
     assert probe["images"] == [[48, 24]] * 4
     assert probe["shown"] == [True, "source a: source", "source a: F(1)"]
-    assert probe["wide"] <= max(width, probe["window"])
+    assert probe["wide"] <= probe["window"] == width
     assert probe["background"] == ("rgb(251, 251, 250)" if scheme else "rgb(19, 21, 24)")
     assert [row[1:-1] for row in results_cells(dom)[1:]] == expected_cells(ROWS)
 

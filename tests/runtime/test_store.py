@@ -485,6 +485,39 @@ def test_time_left_is_learned_by_kind_for_each_unit_of_work():
     assert left.of([]) == 0
 
 
+def test_a_trial_counts_until_a_stage_of_its_kind_is_done():
+    """Each cost is tried once; images of a kind that has no trial are taken for steps."""
+
+    @dataclass(frozen=True, eq=False, kw_only=True)
+    class Other(Toy):
+        kind: ClassVar[str] = "evaluate"
+
+    @dataclass(frozen=True, eq=False, kw_only=True)
+    class Training(Toy):
+        kind: ClassVar[str] = "segment"
+
+        @property
+        def cost(self) -> str:
+            return self.called
+
+    first, second = Training(called="first", count=100), Training(called="second", count=10)
+    asked = []
+
+    def trial(stage):
+        asked.append(stage.name)
+        return {"first": 0.25, "second": 2.0}.get(stage.cost)
+
+    left = TimeLeft()
+    left.try_out([first, second, second, Other(called="scores", count=8)], trial)
+    assert asked == ["first", "second", "scores"]
+    assert left.of([first, second]) == pytest.approx(25 + 20)
+    assert left.of([Other(called="scores", count=8)]) == pytest.approx(8 * 0.25)
+    left.learn(first, 50.0)
+    assert left.of([first, second]) == pytest.approx(50 + 20)
+    left.try_out([first], trial)
+    assert len(asked) == 3
+
+
 def test_a_stage_without_work_teaches_no_rate():
     left = TimeLeft()
     left.learn(Toy(called="x", count=0), 3.0)

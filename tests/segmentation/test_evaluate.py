@@ -20,9 +20,12 @@ from bdl.segmentation.evaluate import (
     mean_iou,
     prediction_path,
     summarize,
+    worst_first,
 )
+from bdl.segmentation.metrics import ImageScore
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.predict import probabilities
+from bdl.segmentation.stages import confidence_path, worst_path
 
 SPACE = LabelSpace(
     "tiny",
@@ -177,6 +180,39 @@ def test_the_stage_by_hand(run, tmp_path, images):
     assert not prediction_path(tmp_path, 0).exists()
     with Image.open(prediction_path(tmp_path, 1)) as prediction:
         assert np.asarray(prediction).tolist() == [[0, 1, 2, 0]] * 2
+
+
+def test_the_worst_images_are_kept_with_the_confidence_in_them(run, tmp_path, images):
+    """By hand: the first image has 5 of 7 pixels right, in the second one 2 of 8; one
+    without labels is no worst image, however it is predicted."""
+    for number, ids in ((1, [[11, 12, 10, 10]] * 2), (2, [[99] * 4] * 2)):
+        label = tmp_path / f"{number}-label.png"
+        Image.fromarray(np.array(ids, np.uint8)).save(label)
+    images.append(Sample("2", images[0].image, tmp_path / "2-label.png"))
+    whole = WholeImages(images, None, SPACE.table("shifted"))
+    metrics = evaluate(run, tmp_path, Colors(), whole, SPACE, size=None, frames=[])
+    # Red, green, blue and red are predicted in each row.
+    assert metrics.worst == [
+        ImageScore(1, pytest.approx(2 / 8)),
+        ImageScore(0, pytest.approx(5 / 7)),
+    ]
+    for place, score in enumerate(metrics.worst):
+        ids = np.asarray(Image.open(worst_path(tmp_path, place)))
+        assert ids.tolist() == [[0, 1, 2, 0]] * 2, score
+        confidence = np.asarray(Image.open(confidence_path(tmp_path, place))) / 255
+        # Scores of 10 for the colour, 0 for the two others, and -10.
+        expected = 1 / (1 + 2 * math.exp(-10) + math.exp(-20))
+        assert confidence.shape == (2, 4) and np.abs(confidence - expected).max() <= 0.5 / 255
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8))
+def test_images_are_ordered_by_what_is_right_of_them(counts):
+    counts = [(min(pair), max(pair)) for pair in counts]
+    scores = worst_first(counts)
+    assert sorted(score.index for score in scores) == list(range(len(counts)))
+    shares = [score.right for score in scores]
+    labelled = [share for share in shares if not math.isnan(share)]
+    assert labelled == sorted(labelled) and shares[: len(labelled)] == labelled
 
 
 def test_scored_at_the_labels_size(run, tmp_path, images):

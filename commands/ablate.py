@@ -58,7 +58,7 @@ def _run(
             if rank_in_environment() == 0:
                 mark(folder, RUN)
                 write_ablation(folder, results, len(cells))
-    console.say(f"\n{as_markdown(summarize(results))}")
+    console.say(f"\n{as_markdown(summarize(results, folder))}")
     log.info("see %s", folder / "ablation.html")
 
 

@@ -7,20 +7,26 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from bdl.reports.charts import Series, category_chart, standalone
-from bdl.reports.records import Row
+from bdl.reports.records import REPORT, Row
 from bdl.reports.report import NOT_MEASURED, difference, now, percent, signed, template
 from bdl.runtime.config import Config
 from bdl.runtime.files import write_json, write_text
+from bdl.runtime.stage import flatten
+from bdl.runtime.values import plain
 from bdl.segmentation.stages import Segmenter
 
 # The table as it is, and as people read it.
 WRITTEN = ("ablation.json", "ablation.md", "ablation.csv", "ablation.svg", "ablation.html")
+# Keys that have columns of their own, or differ between all runs.
+_IN_COLUMNS = ("iterations", "self_training_steps", "seed", "out")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Line:
         i: Self-training step.
         miou: Mean IoU in [0, 1] by seed; None where it was not measured.
         gain: The same less that of the run's source only.
+        iou: IoU in [0, 1] by class and seed; None for a class in neither labels nor predictions.
+        runs: By seed, the folder of the run, relative to the ablation's.
     """
 
     variant: str
@@ -65,6 +73,8 @@ class Line:
     i: int
     miou: dict[int, float | None]
     gain: dict[int, float | None]
+    iou: dict[str, dict[int, float | None]] = field(default_factory=dict)
+    runs: dict[int, str] = field(default_factory=dict)
 
     @property
     def symbol(self) -> str:
@@ -79,7 +89,22 @@ class Line:
     @property
     def mean(self) -> float | None:
         """The mean over the seeds; None where nothing was measured."""
-        return statistics.fmean(self.measured) if self.measured else None
+        return mean_of(self.miou)
+
+    @property
+    def mean_gain(self) -> float | None:
+        """The mean gain over the seeds; None of source only, and where nothing was measured."""
+        return mean_of(self.gain) if self.k else None
+
+    @property
+    def classes(self) -> dict[str, float | None]:
+        """The mean IoU over the seeds, by class."""
+        return {name: mean_of(values) for name, values in self.iou.items()}
+
+    @property
+    def links(self) -> dict[int, str]:
+        """By seed, where the run's report is, as the address of a link."""
+        return {seed: quote(f"{run}/{REPORT}") for seed, run in self.runs.items()}
 
     @property
     def spread(self) -> str:
@@ -89,6 +114,12 @@ class Line:
         if len(self.measured) == 1:
             return percent(self.mean)
         return f"{percent(self.mean)} ± {percent(statistics.stdev(self.measured))}"
+
+
+def mean_of(values: dict[int, float | None]) -> float | None:
+    """The mean over the seeds that have a value; None without any."""
+    known = [value for value in values.values() if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def write_ablation(
@@ -104,18 +135,24 @@ def write_ablation(
     Returns:
         The lines of the table.
     """
-    lines = summarize(results)
+    lines = summarize(results, folder)
     data, *files = (folder / name for name in WRITTEN)
     write_json(data, [vars(line) for line in lines])
-    page = as_page(folder.resolve().name, lines, cells)
+    settings = settings_of([cell for cell, _ in results])
+    page = as_page(folder.resolve().name, lines, cells, settings)
     texts = [as_markdown(lines), as_csv(lines), as_plot(lines), page]
     for file, text in zip(files, texts, strict=True):
         write_text(file, text)
     return lines
 
 
-def summarize(results: Sequence[tuple[Cell, Sequence[Row]]]) -> list[Line]:
-    """A line for each network of each variant, K and N, with the values of its seeds."""
+def summarize(results: Sequence[tuple[Cell, Sequence[Row]]], folder: Path) -> list[Line]:
+    """A line for each network of each variant, K and N, with the values of its seeds.
+
+    Args:
+        results: The finished cells with the rows of their results.json.
+        folder: Of the ablation, in which the runs' folders are.
+    """
     lines: dict[tuple[str, int, int, str], Line] = {}
     for cell, rows in results:
         for row in rows:
@@ -123,7 +160,24 @@ def summarize(results: Sequence[tuple[Cell, Sequence[Row]]]) -> list[Line]:
             line = lines.setdefault(key, Line(*key, k=row.k, i=row.i, miou={}, gain={}))
             line.miou[cell.seed] = row.miou
             line.gain[cell.seed] = difference(row.miou, rows[0].miou)
+            line.runs[cell.seed] = Path(cell.config.out).relative_to(folder).as_posix()
+            for name, iou in row.iou.items():
+                line.iou.setdefault(name, {})[cell.seed] = iou
     return list(lines.values())
+
+
+def settings_of(cells: Sequence[Cell]) -> dict[str, list[tuple[str, Any, Any]]]:
+    """By variant, the keys whose values are others than the first variant's, with the value and
+    that of the first one; without those that the table has columns for."""
+    base = flatten(plain(cells[0].config))
+    settings = {}
+    for cell in cells:
+        own = flatten(plain(cell.config))
+        keys = [key for key in {**base, **own} if key not in _IN_COLUMNS]
+        settings[cell.variant] = [
+            (key, own.get(key), base.get(key)) for key in keys if own.get(key) != base.get(key)
+        ]
+    return settings
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
@@ -192,8 +246,20 @@ def as_plot(lines: Sequence[Line]) -> str:
     return standalone(chart(lines), colors if len(colors) > 1 else {})
 
 
-def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
-    """The chart and the table as one self-contained HTML page; `cells` are the runs planned."""
+def as_page(
+    title: str,
+    lines: Sequence[Line],
+    cells: int,
+    settings: dict[str, list[tuple[str, Any, Any]]],
+) -> str:
+    """The chart and the tables as one self-contained HTML page.
+
+    Args:
+        title: Of the page.
+        lines: The lines of the table.
+        cells: How many runs are planned.
+        settings: What `settings_of` gives.
+    """
     made = {(line.variant, line.iterations, line.self_training_steps) for line in lines}
     means = [(line.mean, line) for line in lines if line.mean is not None]
     return template("ablation.html.j2").render(
@@ -203,11 +269,24 @@ def as_page(title: str, lines: Sequence[Line], cells: int) -> str:
         series=series_of(lines),
         seeds=seeds_of(lines),
         chart=chart(lines),
-        settings=len(made),
+        made=len(made),
+        settings=settings,
+        runs=runs_of(lines),
+        classes=list(dict.fromkeys(name for line in lines for name in line.iou)),
         cells=cells,
         written=now(),
         zoom=False,
     )
+
+
+def runs_of(lines: Iterable[Line]) -> dict[str, list[tuple[str, str]]]:
+    """By variant, its runs: what tells them apart, and the address of a run's report."""
+    runs: dict[str, dict[str, str]] = {}
+    for line in lines:
+        for seed, link in line.links.items():
+            name = f"K = {line.iterations}, N = {line.self_training_steps}, seed {seed}"
+            runs.setdefault(line.variant, {})[name] = link
+    return {variant: list(links.items()) for variant, links in runs.items()}
 
 
 def _values(lines: Sequence[Line], network: str) -> list[float]:

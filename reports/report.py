@@ -1,6 +1,7 @@
 """The run's report: one HTML file with the results, curves and images of what is there."""
 
 import datetime
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -332,6 +333,7 @@ def template(name: str) -> "jinja2.Template":
         "direction": direction,
         "duration": duration,
         "decimals": decimals,
+        "setting": setting,
         "size": byte_size,
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
     }
@@ -440,6 +442,11 @@ def _rounded_points(value: float) -> Decimal:
 def difference(one: float | None, other: float | None) -> float | None:
     """`one` less `other`; None where either is."""
     return None if one is None or other is None else one - other
+
+
+def setting(value: Any) -> str:
+    """A value of a configuration as YAML has it: true, null, [32, 32], adamw."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def byte_size(number: float) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SECONDS_BETWEEN = 30.0  # from one look to the next, at least
+_SECONDS_BEFORE = 10.0  # from the beginning to the first look: nobody has seen anything yet
 _SHARE = 0.01  # of the time that has passed, which looks may take at most
 
 
@@ -69,8 +70,8 @@ class LivePage:
 
 
 class Pace:
-    """When to do what nobody waits for: at most every half minute, and never for more than a
-    hundredth of the time that has passed.
+    """When to do what nobody waits for: at most every half minute, the first time after ten
+    seconds, and never for more than a hundredth of the time that has passed.
 
     Args:
         seconds: How long it is expected to take the first time.
@@ -84,8 +85,9 @@ class Pace:
     def is_due(self, more: float = 0.0) -> bool:
         """Whether it may be done now, if it takes `more` seconds than it ever took."""
         now = self._clock()
+        pause = _SECONDS_BETWEEN if self._spent else _SECONDS_BEFORE
         cost = self._spent + self._expected + more
-        return now - self._ended >= _SECONDS_BETWEEN and cost <= _SHARE * (now - self._begun)
+        return now - self._ended >= pause and cost <= _SHARE * (now - self._begun)
 
     @contextmanager
     def spending(self) -> Iterator[None]:

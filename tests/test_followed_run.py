@@ -180,6 +180,7 @@ def test_a_page_that_lives_changes_no_network(
     """Written at every row, it shows steps and curves so far and says that it reloads itself; the
     networks are bit for bit those of a run that shows nothing."""
     monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BEFORE", 0.0)
     monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
     pages: list[str] = []
     write_report = results.write_report
@@ -216,6 +217,7 @@ def test_a_page_says_that_its_run_was_stopped(
 ) -> None:
     """In the midst of a training it no longer reloads itself; gone on with, the run is whole."""
     monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BEFORE", 0.0)
     monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
     folder = tmp_path / "run"
     report = folder / "report.html"

@@ -125,6 +125,7 @@ def test_noise_depends_on_the_seed_alone(run, tmp_path):
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is due at every row."""
     monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BEFORE", 0.0)
     monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
 
 

@@ -305,6 +305,7 @@ def test_curves_of_the_first_step_are_the_losses_of_the_initial_networks(
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is due at every row."""
     monkeypatch.setattr("bdl.runtime.live._SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("bdl.runtime.live._SECONDS_BEFORE", 0.0)
     monkeypatch.setattr("bdl.runtime.live._SHARE", float("inf"))
 
 

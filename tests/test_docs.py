@@ -115,25 +115,47 @@ def test_init_config_writes_what_the_readme_shows(tmp_path, monkeypatch, capsys)
     assert "k2/segmentation-1" in capsys.readouterr().out
 
 
-def test_curves_reach_mlflow_by_the_script_of_the_page(tmp_path):
+# What stands for the two programs: it prints what it is given.
+PROGRAMS = {
+    "mlflow": """
+from contextlib import nullcontext
+def start_run(run_name): return nullcontext(print('run', run_name))
+def log_metric(key, value, step): print(key, round(value, 3), step, sep='|')
+def log_artifact(file): print(file)
+""",
+    "wandb": """
+from contextlib import contextmanager
+class Run:
+    def define_metric(self, pattern, step_metric): assert step_metric == pattern[:-1] + 'step'
+    def log(self, row):
+        (key, value), (name, step) = row.items()
+        assert name == key.partition('/')[0] + '/step'
+        print(key, round(value, 3), step, sep='|')
+    def save(self, file, base_path, policy): print(file)
+@contextmanager
+def init(project, name):
+    print('run', name)
+    yield Run()
+""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_curves_reach_a_program_by_the_script_of_the_page(program, tmp_path):
     (script,) = (
-        code for code in blocks(ROOT / "docs/track_experiments.md", "python") if "mlflow" in code
+        code
+        for code in blocks(ROOT / "docs/track_experiments.md", "python")
+        if f"import {program}" in code and "EventAccumulator" in code
     )
     run = tmp_path / "runs" / "mine"
     for log in ("k1-00-translator", "all-networks"):
         with Tracker(run / "tensorboard" / log) as tracker:
             for step in (0, 20):
                 tracker.scalars({"step": step, "lr": 0.5, "cycle": step / 10})
-    (tmp_path / "mlflow.py").write_text(
-        "from contextlib import nullcontext\n"
-        "def start_run(run_name): return nullcontext(print('run', run_name))\n"
-        "def log_metric(key, value, step): print(key, round(value, 3), step, sep='|')\n"
-        "def log_artifact(file): print(file)\n",
-        encoding="utf-8",
-    )
-    (tmp_path / "to_mlflow.py").write_text(script, encoding="utf-8")
+    (tmp_path / f"{program}.py").write_text(PROGRAMS[program], encoding="utf-8")
+    (tmp_path / "copy_curves.py").write_text(script, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "to_mlflow.py", str(run)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "copy_curves.py", str(run)], cwd=tmp_path, capture_output=True, text=True
     )
     said = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
@@ -142,10 +164,11 @@ def test_curves_reach_mlflow_by_the_script_of_the_page(tmp_path):
     assert "k1-00-translator/learning rate|0.5|0" in said
 
 
-def test_the_index_lists_every_page():
+def test_the_index_lists_every_page_and_notebook():
     index = ROOT / "docs" / "README.md"
     linked = re.findall(r"^ *- \[[^]]+\]\(([^)#]+)\)", index.read_text("utf-8"), re.M)
-    pages = {page.relative_to(index.parent).as_posix() for page in index.parent.rglob("*.md")}
+    files = [*index.parent.rglob("*.md"), *index.parent.rglob("*.ipynb")]
+    pages = {page.relative_to(index.parent).as_posix() for page in files}
     assert sorted(linked) == sorted(pages - {"README.md"})
 
 

@@ -186,7 +186,7 @@ def choose_amounts(options: Namespace, surveys: dict[str, Survey], scale: Scale)
                 f"Size of {role} images in training, stored at {stored}",
                 f"--{role}-size",
                 read_size,
-                default="x".join(map(str, amounts.sizes[role] or surveys[role].size)),
+                default="x".join(map(str, amounts.sizes[role])),
             )
         if size is not None:
             amounts.sizes[role] = size[0], size[1]

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdl.domains.datasets import Sample, images_of, list_samples
@@ -88,7 +88,7 @@ def _passes(config: Config, problem: Problem, role: str) -> list[_Pass]:
         judged = adapts and segmentation.adversarial.weight > 0
         passes.append(
             _Pass(
-                View(problem.size(role), crop=augmentation.crop, scale=augmentation.scale),
+                replace(problem.view(role), crop=augmentation.crop, scale=augmentation.scale),
                 segmentation.batch_size // (config.devices * config.nodes),
                 OUTPUT_LEAST if judged else 1,
                 OUTPUT_DISCRIMINATOR,

@@ -51,10 +51,10 @@ _NO_VALIDATION = """\
 
 @dataclass
 class Amounts:
-    """Sizes (width, height) that images are resized to, by role, None: as stored; steps of a
-    segmentation training; the translator's steps in each of its epochs."""
+    """Sizes (width, height) that images are resized to, by role; steps of a segmentation training
+    without pseudo labels; the translator's steps in each of its epochs."""
 
-    sizes: dict[str, tuple[int, int] | None]
+    sizes: dict[str, tuple[int, int]]
     steps: int
     steps_per_epoch: int
 
@@ -73,10 +73,7 @@ def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
     """What suits the surveyed data."""
     problem = fingerprint_of(surveys)
     return Amounts(
-        {
-            role: scaled(found.size, scale.side) if found.one_size else None
-            for role, found in surveys.items()
-        },
+        {role: scaled(found.size, scale.side) for role, found in surveys.items()},
         choose_steps(problem, scale),
         choose_translator_epoch(problem, scale),
     )
@@ -97,7 +94,7 @@ def draft_config(
     UserError if the images are too small to be cut.
     """
     problem = fingerprint_of(surveys)
-    smallest = {role: amounts.sizes[role] or surveys[role].smallest for role in surveys}
+    smallest = {role: surveys[role].smallest_at(amounts.sizes[role]) for role in surveys}
     load_width = min(smallest["source"][0], smallest["target"][0])
     try:
         crop = choose_translator_crop(smallest, load_width, scale)
@@ -261,7 +258,7 @@ def space_for(surveys: Mapping[str, Survey]) -> str | None:
     return "cityscapes19" if known else None
 
 
-def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: str | None) -> str:
+def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | None) -> str:
     domain = found.domain
     note = f"{found.count} images of {found.size[0]}x{found.size[1]}"
     if not found.one_size:
@@ -278,10 +275,11 @@ def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: s
         more = ", ..." if len(found.ids) > 20 else ""
         kind = "colours" if found.by_color else "ids"
         lines.append(f"  encoding: {_text(encoding)}  # {kind} in its labels: {ids}{more}")
-    if size is not None:
+    if found.one_size:
         lines.append(f"  size: [{size[0]}, {size[1]}]")
     else:
-        lines.append("  size: null  # cut as stored: one size would stretch them")
+        lines.append("  size: null")
+        lines.append(f"  width: {size[0]}  # each keeps its shape")
     return "".join(f"  {line}\n" for line in lines)
 
 

@@ -224,9 +224,10 @@ class TrainingSamples(Dataset):
 class WholeImages(Dataset):
     """Samples in their own order, uncut, for translation, prediction and evaluation.
 
-    An item is {"index", "image": 3 x H x W uint8 resized to `size`}; where the image is
-    transparent somewhere, "opaque": H x W bool; and, with `table`, "label": stored ids mapped to
-    train ids, 255 where the image is transparent, H' x W' int64 at the label's own size.
+    An item is {"index", "image": 3 x H x W uint8 resized to `size`, or to `width` with its shape
+    kept}; where the image is transparent somewhere, "opaque": H x W bool; and, with `table`,
+    "label": stored ids mapped to train ids, 255 where the image is transparent, H' x W' int64 at
+    the label's own size.
     `orientation` is how images are read.
     """
 
@@ -237,8 +238,10 @@ class WholeImages(Dataset):
         table: np.ndarray | None = None,
         cache: ImageCache | None = None,
         orientation: str = UPRIGHT,
+        width: int | None = None,
     ) -> None:
-        self.samples, self.view, self.labelled = samples, View(size=size), table is not None
+        self.samples, self.view = samples, View(size=size, width=width)
+        self.labelled = table is not None
         self.reader = Reader(table, cache, orientation)
 
     def __len__(self) -> int:

@@ -26,13 +26,14 @@ from bdl.domains.label_space import (
     stored_as_text,
 )
 from bdl.domains.streets.stages import RenderedStreets
+from bdl.domains.views import View
 from bdl.runtime.config import DataConfig, DomainConfig
 from bdl.runtime.console import Console
 from bdl.runtime.errors import UserError
 from bdl.runtime.ownership import RUN
 
 if TYPE_CHECKING:
-    from bdl.domains.loading import TrainingSamples, View, WholeImages
+    from bdl.domains.loading import TrainingSamples, WholeImages
 
 ROLES = ("source", "target", "validation")
 _FOLLOWED = 4  # samples of each role that reports show
@@ -85,6 +86,7 @@ class ImageSet:
         role: "source", "target" or "validation".
         find: Gives the samples, with labels; of rendered images once they are there.
         cache: Keeps decoded images.
+        width: In place of `size`, the width that they are resized to, each keeping its shape.
     """
 
     size: tuple[int, int] | None
@@ -96,6 +98,7 @@ class ImageSet:
     role: str = field(compare=False)
     find: Callable[[], list[Sample]] = field(compare=False, repr=False)
     cache: ImageCache | None = field(compare=False, repr=False, default=None)
+    width: int | None = field(default=None, metadata={"optional": True})
 
     def without_labels(self) -> ImageSet:
         """The images alone."""
@@ -135,12 +138,14 @@ class ImageSet:
         """`samples` of this role (default: its own), uncut, at `scale` times its size."""
         from bdl.domains.loading import WholeImages
 
-        size = self.size
+        size, width = self.size, self.width
         if size is not None:
             size = (round(scale * size[0]), round(scale * size[1]))
+        elif width is not None:
+            width = round(scale * width)
         table = self.labels.table if self.labels is not None else None
         samples = self.samples() if samples is None else samples
-        return WholeImages(samples, size, table, self.cache, self.orientation)
+        return WholeImages(samples, size, table, self.cache, self.orientation, width)
 
 
 class Problem:
@@ -225,6 +230,7 @@ class Problem:
             role=role,
             find=lambda: self.samples(role),
             cache=self.cache,
+            width=self.domain(role).width,
         )
 
     @cached_property
@@ -299,6 +305,10 @@ class Problem:
         """Width and height at which the role's images are used; None: as stored."""
         size = self.domain(role).size
         return (size[0], size[1]) if size else None
+
+    def view(self, role: str) -> View:
+        """How the role's images are resized."""
+        return View(size=self.size(role), width=self.domain(role).width)
 
     def layout(self, role: str) -> Layout:
         """Where the role's files are, and how its labels count classes."""

@@ -32,7 +32,7 @@ class Survey:
         files: Its image files.
         size: Their commonest width and height.
         one_size: Whether they all have it.
-        smallest: Their smallest width and their smallest height.
+        flattest: Their greatest ratio of width to height.
         look: Their colours and flat areas.
         ids: The share of all labels' pixels, by id or by colour 0xRRGGBB; without 255, unless the
             labels hold 0 and 255 alone. Empty where labels were not asked for.
@@ -46,7 +46,7 @@ class Survey:
     files: frozenset[Path]
     size: tuple[int, int]
     one_size: bool
-    smallest: tuple[int, int]
+    flattest: float
     look: Look
     ids: dict[int, float]
     ignored: float = 0.0
@@ -57,6 +57,13 @@ class Survey:
     @property
     def count(self) -> int:
         return len(self.files)
+
+    def smallest_at(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The smallest width and height, once images of one size are resized to `size`, others to
+        its width."""
+        if self.one_size:
+            return size
+        return size[0], max(1, round(size[0] / self.flattest))
 
     @property
     def amounts(self) -> dict[int, float]:
@@ -92,7 +99,6 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
         domain = DomainConfig(layout="folder", root=root, images=found.images, labels=found.labels)
     inspection = _inspect(find_samples(domain, key, labelled), key, index, by_color)
     samples = inspection.samples
-    widths, heights = zip(*inspection.sizes, strict=True)
     ids = _shares(samples, key, index, by_color) if labelled else {}
     if not by_color and are_instance_ids(ids):
         raise UserError(f"{key}: its label files {INSTANCE_IDS}")
@@ -103,7 +109,7 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
         files=frozenset(sample.image.resolve() for sample in samples),
         size=Counter(inspection.sizes).most_common(1)[0][0],
         one_size=len(set(inspection.sizes)) == 1,
-        smallest=(min(widths), min(heights)),
+        flattest=max(width / height for width, height in inspection.sizes),
         look=look_at_images([sample.image for sample in samples], inspection.orientation),
         ids=ids,
         ignored=ignored,

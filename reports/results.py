@@ -179,6 +179,8 @@ class Results:
         domain, images = self.data.domain(role), self._images(role)
         origin = domain.appearance if images.rendered else domain.root
         at = f"at {images.size[0]}x{images.size[1]}" if images.size else "at their own size"
+        if images.width is not None:
+            at = f"{images.width} pixels wide"
         return f"{domain.layout} ({origin}), {images.count} images {at}"
 
     def _images(self, role: str) -> ImageSet:

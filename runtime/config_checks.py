@@ -138,12 +138,20 @@ def _scales(config: Config) -> Faults:
     target = config.data.target
     if target is None or scales == (1.0,):
         return
-    if target.size is None:
-        problem = f"is {shown(scales)}, of which size? Set data.target.size"
-        yield Fault(key, problem, ("data.target.size",))
-    elif min(target.size) * min(scales) < 8:
+    sides = target.size or ((target.width,) if target.width is not None else ())
+    if not sides:
+        problem = f"is {shown(scales)}, of which size? Set data.target.size or data.target.width"
+        yield Fault(key, problem, ("data.target.size", "data.target.width"))
+    elif min(sides) * min(scales) < 8:
         problem = f"is {shown(scales)}: images of less than 8 pixels a side"
-        yield Fault(key, problem, ("data.target.size",))
+        yield Fault(key, problem, ("data.target.size", "data.target.width"))
+
+
+def _sizes(config: Config) -> Faults:
+    for key, domain in _domains(config).items():
+        if domain.size is not None and domain.width is not None:
+            problem = f"is {domain.width}, and {key}.size is {shown(domain.size)}; set one to null"
+            yield Fault(f"{key}.width", problem, (f"{key}.size",))
 
 
 def _shares_of_batches(config: Config) -> Faults:
@@ -245,7 +253,13 @@ def _crops(config: Config) -> Faults:
     crop = config.segmentation.augmentation.crop
     for domain_key, domain in _domains(config).items():
         size = domain.size
-        if crop is None or size is None or domain_key == "data.validation":
+        if crop is None or domain_key == "data.validation":
+            continue
+        if domain.width is not None and crop[0] > round(smallest * domain.width):
+            problem = f"is {shown(crop)}, wider than {domain_key}.width {domain.width}"
+            others = (f"{domain_key}.width", "segmentation.augmentation.scale")
+            yield Fault(key, f"{problem} at the smallest scale", others)
+        if size is None:
             continue
         if any(c > round(smallest * s) for c, s in zip(crop, size, strict=True)):
             problem = f"is {shown(crop)}, larger than {domain_key}.size {shown(size)}"
@@ -276,6 +290,7 @@ _CHECKS: tuple[Callable[[Config], Faults], ...] = (
     _small_images,
     _zoom,
     _scales,
+    _sizes,
     _shares_of_batches,
     _epochs,
     _two_translations,

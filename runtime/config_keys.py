@@ -91,6 +91,8 @@ class DomainConfig:
     list_file: str | None = path("file")  # text of the names of the images to use, one a line
     on_error: Literal["stop", "skip"] = "stop"  # what a sample does whose files cannot be used
     size: tuple[int, int] | None = pixels(None)  # images are resized to it; default: as stored
+    # In place of `size`: images are resized to this width, each keeps its shape
+    width: int | None = number(None, least=8)
     scenes: int = number(0, least=0)  # streets: how many to render
     appearance: Literal["synthetic", "real"] = "synthetic"  # streets: how they look
 

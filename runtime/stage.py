@@ -21,7 +21,9 @@ class Stage:
 
     The fields of a subclass are its settings: all that its result depends on. A field that is a
     stage, or holds one, is an input. A field with compare=False is shown or used, and changes no
-    result. A field's metadata "key" is its name in messages, where that is another one.
+    result. A field's metadata "key" is its name in messages, where that is another one. With the
+    metadata "optional" it is a setting only where it is not its default, so that a field that is
+    added leaves the fingerprints of all that does not use it as they were.
 
     Args:
         k: Round of Algorithm 1, counted from 1; 0 for what comes before the first.
@@ -117,7 +119,7 @@ def _compared(value: Any) -> list[tuple[str, Any]]:
     return [
         (f.metadata.get("key", f.name), getattr(value, f.name))
         for f in dataclasses.fields(value)
-        if f.compare
+        if f.compare and not (f.metadata.get("optional") and getattr(value, f.name) == f.default)
     ]
 
 

@@ -69,10 +69,9 @@ def export_network(
     Raises:
         UserError: If the exported network gives other labels, or it cannot be exported.
     """
-    size = size or predictor.trained_size
-    if size is None:
+    width, height = size or predictor.trained_size or (None, None)
+    if width is None or height is None:
         raise UserError(f"{predictor.file}: the size it was trained at is not known; give --size")
-    width, height = size
     if out.suffix not in (".onnx", ".pt2"):
         raise UserError(f"{out}: must end with .onnx or .pt2")
     network = predictor.network.cpu()

@@ -66,7 +66,8 @@ class Predictor:
     Attributes:
         space: The classes' names and colours.
         file: The checkpoint that was taken.
-        trained_size: Width and height of its training's images in pixels; None if not known.
+        trained_size: Width and height of its training's images in pixels; None if not known. A
+            height of None: it differed from image to image.
 
     Raises:
         UserError: For a checkpoint that is none, or a value that cannot be used.
@@ -171,15 +172,18 @@ class Predictor:
         return upsample(maps, size)
 
 
-def trained_size(file: Path) -> tuple[int, int] | None:
+def trained_size(file: Path) -> tuple[int, int | None] | None:
     """Width and height of the target's images (of the source's, without target) that the network
-    in `file` was trained on; None if that is not known, or differed from image to image."""
+    in `file` was trained on; None if that is not known, or differed from image to image, the
+    height alone if that did."""
     manifest = read_manifest(file.parent)
     settings = manifest.settings if manifest is not None else {}
     for key in ("data.target", "target", "data.source", "source"):  # bdl 0.1 left out "data."
         images = settings.get(key)
         if images is not None:
-            size = images["size"]
+            size, width = images["size"], images.get("width")
+            if width is not None:
+                return width, None
             return (size[0], size[1]) if size else None
     return None
 

@@ -203,7 +203,11 @@ class PseudoLabels(Stage):
     def make(self, run: Run, folder: Path) -> PseudoLabelMetrics:
         from bdl.segmentation.pseudo_labels import make_pseudo_labels
 
-        views = [self.target.whole(scale=scale) for scale in self.labelling.scales]
+        # Without a size the label maps are as large as the first view: that nearest the images.
+        scales = self.labelling.scales
+        if self.target.size is None:
+            scales = tuple(sorted(scales, key=lambda scale: abs(scale - 1)))
+        views = [self.target.whole(scale=scale) for scale in scales]
         return make_pseudo_labels(
             run,
             folder,
@@ -350,6 +354,7 @@ class TrainedSegmenter(Segmenter):
         augmentation = self.training.augmentation
         return View(
             size=images.size,
+            width=images.width,
             crop=augmentation.crop,
             scale=augmentation.scale,
             flip=augmentation.flip,

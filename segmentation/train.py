@@ -123,7 +123,8 @@ def _smallest(data: Problem, role: str) -> tuple[int, int]:
     size = data.size(role)
     if size is not None or data.is_rendered(role):
         return size or (_TRIED, _TRIED)
-    return min(data.inspect(role).sizes, key=math.prod, default=(_TRIED, _TRIED))
+    sizes = map(data.view(role).full_size, data.inspect(role).sizes)
+    return min(sizes, key=math.prod, default=(_TRIED, _TRIED))
 
 
 @contextmanager

@@ -111,6 +111,7 @@ READS: dict[str, tuple[str, set[str]]] = {
             ("list_file", "{data}/list.txt", images),
             ("on_error", "skip", NOTHING),
             ("size", "[56,48]", images),
+            ("width", f"56;data.{role}.size=null", images),
             ("scenes", "3", NOTHING),
             ("appearance", "real", NOTHING),
         )

@@ -332,7 +332,7 @@ def test_what_else_lies_there_is_said(streets, capsys):
 
 def holding(*ids: int, layout: str = "folder") -> Survey:
     share = {number: 1 / len(ids) for number in ids}
-    return Survey(DomainConfig(layout=layout), frozenset(), (8, 8), True, (8, 8), LOOK, share)
+    return Survey(DomainConfig(layout=layout), frozenset(), (8, 8), True, 1.0, LOOK, share)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_ids_of_no_class_are_refused():
 def test_a_drafted_label_space_is_one(tmp_path):
     file = tmp_path / "classes.yaml"
     shares = {3: 0.75, 200: 0.25}
-    source = Survey(DomainConfig(), frozenset(), (8, 8), True, (8, 8), LOOK, shares)
+    source = Survey(DomainConfig(), frozenset(), (8, 8), True, 1.0, LOOK, shares)
     file.write_text(draft_label_space({"source": source}), encoding="utf-8")
     assert yaml.safe_load(file.read_text())["encodings"] == {
         "stored": {3: "class 3", 200: "class 200"}

@@ -26,6 +26,8 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         UserError: There are problems; they are printed.
     """
+    if options.hours is not None and not options.fit:
+        raise UserError("--hours: goes with --fit, which plans steps that take so long")
     problems: list[str] = []
     config = load_config(options.config, options.overrides, problems)
     with spoken(options.verbosity) as console:
@@ -75,10 +77,16 @@ def _check(
         work[entry.stage.unit] += entry.stage.work * entry.run
     amounts = ", ".join(f"{amount} {unit}" for unit, amount in work.items())
     log.info("no problem found; to do: %s", amounts)
-    if options.measure:
+    to_run = [entry.stage for entry in plan if entry.run and entry.stage.kind != "given"]
+    if options.fit:
+        from bdl.commands.fit import fit
+
+        assert data is not None
+        fit(config, data, to_run, options.hours, options.overrides)
+    elif options.measure:
         from bdl.commands.trial import measure_stages
 
-        measure_stages(config, [e.stage for e in plan if e.run and e.stage.kind != "given"])
+        measure_stages(config, to_run)
 
 
 def _require_device(config: Config) -> None:

@@ -158,6 +158,18 @@ def make_parser() -> tuple[Parser, Commands]:
         action="store_true",
         help="take a few real steps of each kind of stage: hours and memory of the whole run",
     )
+    check.add_argument(
+        "--fit",
+        action="store_true",
+        help="measure likewise, and print a plan for the data and this machine: crops, batches, "
+        "steps, sampling, precision, each with its rule, as settings to copy",
+    )
+    check.add_argument(
+        "--hours",
+        type=read_argument(read_hours),
+        metavar="H",
+        help="with --fit: plan steps that take so long (default: the steps stay)",
+    )
     add_show_config(commands)
     add_score(commands)
     add_import_weights(commands)
@@ -445,6 +457,13 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
         help="print also each stage's settings, each entry of the curves, and what libraries warn "
         "of",
     )
+
+
+def read_hours(text: str) -> float:
+    """Hours above 0. Raises UserError for anything else."""
+    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) or float(text) == 0:
+        raise UserError(f"'{text}' is not a number of hours above 0")
+    return float(text)
 
 
 def read_count(text: str) -> int:

@@ -68,6 +68,23 @@ class StepTimes(Console):
 
 def measure_stages(config: Config, to_run: Sequence[Stage]) -> None:
     """Print what the stages `to_run` cost, from a few steps of each kind in a temporary folder."""
+    costs, device = costs_of(config, {stage.cost for stage in to_run})
+    log.info("%s", describe_costs(costs, to_run, config.devices * config.nodes, device))
+
+
+def costs_of(config: Config, wanted: set[str]) -> tuple[dict[str, Cost], str]:
+    """Measure a few steps of each kind of stage in a temporary folder.
+
+    Args:
+        config: The run, of which a small one is made.
+        wanted: The costs' names; what their stages need is measured, too.
+
+    Returns:
+        What each kind costs, and the name of the device.
+
+    Raises:
+        UserError: One does not fit into memory.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         console = StepTimes()
         small = trial_of(config, Path(temporary))
@@ -75,11 +92,11 @@ def measure_stages(config: Config, to_run: Sequence[Stage]) -> None:
         fabric = make_fabric(small)
         fabric.launch()
         run = Run.of(small, loop.store.folder, fabric, console)
-        costs = measure(run, console, loop.stages, {stage.cost for stage in to_run})
+        costs = measure(run, console, loop.stages, wanted)
     device = str(fabric.device)
     if fabric.device.type == "cuda":
         device = f"{device}, {torch.cuda.get_device_name(fabric.device)}"
-    log.info("%s", describe_costs(costs, to_run, config.devices * config.nodes, device))
+    return costs, device
 
 
 def trial_of(config: Config, folder: Path) -> Config:

@@ -1,5 +1,6 @@
 """Peak memory of a piece of work, as far as the system tells it."""
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -48,3 +49,13 @@ def _peak_of_linux() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a device's memory, of the machine's for the CPU; None where nothing tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such call, others not the names
+        return None

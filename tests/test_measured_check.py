@@ -108,3 +108,25 @@ def test_other_errors_are_not_hidden(tmp_path, fabric, console):
     run = Run(tmp_path, fabric, console)
     with pytest.raises(RuntimeError, match="broken"):
         measure(run, StepTimes(), [Toy(called="source-only")], {"source-only"})
+
+
+def test_fit_prints_settings_that_run_as_planned(command, tmp_path, capsys):
+    """What it says can be copied; what is given stays; no folder is made."""
+    folder = tmp_path / "run"
+    given = [f"out={folder}", "translation.batch_size=1"]
+    assert command("check", "--fit", "--hours", "0.5", *given) == 0
+    said = capsys.readouterr().out
+    assert "the plan:" in said and "  translation.batch_size: as given" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("to use it, add to"))
+    settings = line.partition(": ")[2].split()
+    assert not any(setting.startswith("translation.batch_size=") for setting in settings)
+    assert any(setting.startswith("segmentation.steps=") for setting in settings)
+    (hours,) = (line.split()[3] for line in said.splitlines() if line.startswith("it takes about"))
+    assert float(hours) <= 0.5
+    assert not folder.exists()
+    assert command("check", *given, *settings) == 0
+
+
+def test_hours_without_fit_are_refused(command, capsys):
+    assert command("check", "--hours", "2") == 2
+    assert "--hours: goes with --fit" in capsys.readouterr().err

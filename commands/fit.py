@@ -119,7 +119,8 @@ def fit(
     wanted = {stage.cost for stage in to_run}
     small = with_smaller_crops(config)
     costs, device = costs_of(config, wanted)
-    trials = Trials(config, small, costs, costs_of(small, wanted)[0])
+    steps = {stage.cost for stage in to_run if stage.unit == "steps"}
+    trials = Trials(config, small, costs, costs_of(small, steps)[0])
     processes = config.devices * config.nodes
     log.info("%s", describe_costs(costs, to_run, processes, device))
     machine = _machine(config)
@@ -160,7 +161,10 @@ def fit(
     planned += lengths_planned
     if hours is not None and config.segmentation.schedule.name == "poly":
         take([plan_schedule(config.segmentation.schedule.steps)])
-    _tell(config, planned, needed, sorted(given))
+    _tell(config, planned, sorted(given))
+    log.info("it takes about %.2f hours on this machine", needed)
+    if hours is not None and needed > hours:
+        log.warning("warning: that is more than %g hours, and fewer steps teach nothing", hours)
     return planned
 
 
@@ -279,13 +283,12 @@ def _work(
     return Work(images, trainings, problem.source.count)
 
 
-def _tell(config: Config, planned: Sequence[Planned], needed: float, given: Sequence[str]) -> None:
+def _tell(config: Config, planned: Sequence[Planned], given: Sequence[str]) -> None:
     log.info("the plan:")
     for item in planned:
         log.info("  %s: %s; %s", item.setting, item.rule, item.reason)
     for key in given:
         log.info("  %s: as given", key)
-    log.info("it takes about %.2f hours on this machine", needed)
     configured = {
         item.key: config.segmentation.options.get(item.key.removeprefix(_OPTIONS))
         if item.key.startswith(_OPTIONS)

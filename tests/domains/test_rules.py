@@ -12,6 +12,7 @@ from bdl.domains.rules import (
     LARGE,
     SMALL,
     Choice,
+    choose_colors,
     choose_cut,
     choose_loop,
     choose_segmentation,
@@ -107,8 +108,15 @@ def test_whatever_the_data_the_settings_go_together(problem, source, target, sca
 def test_far_colours_decide():
     near, far = (Fingerprint({}, FAR_COLORS + by, (0.1, 0.1)) for by in (-0.1, 0.0))
     assert not is_far(near) and is_far(far)
-    assert settings(choose_loop(near))["init"] == "previous"
-    assert settings(choose_loop(far))["init"] == "adapted"
+    changes = [list(choose_colors(problem).values()) for problem in (near, far)]
+    assert all(less < more for less, more in zip(*changes, strict=True))
+
+
+def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
+    photos, flat = (Fingerprint({}, FAR_COLORS, share) for share in ((0.2, 0.2), (0.7, 0.2)))
+    assert choose_colors(flat)["hue"] > choose_colors(photos)["hue"]
+    assert settings(choose_loop(photos))["init"] == "previous"
+    assert settings(choose_loop(flat))["init"] == "adapted"
 
 
 @pytest.mark.parametrize(

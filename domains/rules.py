@@ -157,8 +157,8 @@ def choose_loop(problem: Fingerprint) -> list[Choice]:
         Choice(
             "init",
             "adapted" if flat else "previous",
-            "a flat source: what learned from areas of one colour takes texture for something else, "
-            "so the first network on translations begins anew; those after it go on"
+            "a flat source: what learned from areas of one colour mistakes texture, so the first "
+            "network on translations begins anew; those after it go on"
             if flat
             else "each training goes on from the one before: steps are few",
         ),
@@ -297,8 +297,8 @@ def choose_segmentation(
             },
             "a flat source: with strong changes of its colours the network learns shapes"
             if flat
-            else "colours are far apart: larger changes of them, but for the hue, which tells classes "
-            "apart in photos of both"
+            else "colours are far apart: larger changes of them, but for the hue, which tells "
+            "classes apart in both"
             if far
             else "colours are near: small changes of them",
         ),

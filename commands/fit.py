@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from bdl.commands.trial import Cost, costs_of, describe_costs
-from bdl.domains.fingerprint import color_distance, look_at_images
+from bdl.domains.fingerprint import Fingerprint, color_distance, look_at_images
 from bdl.domains.fitting import (
     Line,
     Machine,
@@ -29,7 +29,7 @@ from bdl.domains.fitting import (
     plan_statistics,
 )
 from bdl.domains.problem import Problem
-from bdl.domains.rules import FAR_COLORS
+from bdl.domains.rules import is_far, is_flat
 from bdl.domains.views import View
 from bdl.runtime.config import Config
 from bdl.runtime.config_keys import set_value, value_at
@@ -116,6 +116,11 @@ def fit(
     classes = look_at_classes(problem)
     for line in describe_data(problem, classes):
         log.info("%s", line)
+    looks = look_at_roles(problem)
+    if looks is not None:
+        word = "far apart" if is_far(looks) else "near"
+        distance = looks.color_distance
+        log.info("colours: %.1f levels of 255 from source to target, %s", distance, word)
     wanted = {stage.cost for stage in to_run}
     small = with_smaller_crops(config)
     costs, device = costs_of(config, wanted)
@@ -140,8 +145,8 @@ def fit(
         crop = value_at(applied(config, planned), key)
         take([plan_batch(f"{section}.batch_size", batch, crop, memory, machine)])
     segmentation = applied(config, planned).segmentation
-    if segmentation.network.startswith(("timm:", "smp:")):
-        take([plan_statistics(segmentation.batch_size)])
+    if looks is not None and segmentation.network.startswith(("timm:", "smp:")):
+        take([plan_statistics(segmentation.batch_size, is_flat(looks))])
     if config.iterations * config.self_training_steps:
         take([plan_sampling(classes.shares, classes.images, segmentation.class_mixing)])
     take([plan_precision(config.precision, machine)])
@@ -217,27 +222,35 @@ def look_at_classes(problem: Problem) -> Classes:
 
 
 def describe_data(problem: Problem, classes: Classes) -> list[str]:
-    """Lines about sizes, classes and colours, so far as files are there."""
-    lines, looks = [], []
+    """Lines about sizes and classes, so far as files are there."""
+    lines = []
     for role in ("source", "target"):
         if role not in problem.roles or problem.is_rendered(role):
             continue
         found = problem.inspect(role)
         width, height = (statistics.median_low(side) for side in zip(*found.sizes, strict=True))
         lines.append(f"{role}: {len(found.samples)} images, median {width}x{height}")
-        files = [sample.image for sample in found.samples]
-        looks.append(look_at_images(files, found.orientation))
     if classes.shares:
         told = [
             f"{name} {100 * share:.1f} % in {classes.images[name]} images"
             for name, share in classes.shares.items()
         ]
         lines.append(f"the source's labels: {', '.join(told)}")
-    if len(looks) == 2:
-        distance = color_distance(*looks)
-        word = "far apart" if distance >= FAR_COLORS else "near"
-        lines.append(f"colours: {distance:.1f} levels of 255 from source to target, {word}")
     return lines
+
+
+def look_at_roles(problem: Problem) -> Fingerprint | None:
+    """How source and target look; None without a target, or while images are not yet rendered."""
+    looks = []
+    for role in ("source", "target"):
+        if role not in problem.roles or problem.is_rendered(role):
+            return None
+        found = problem.inspect(role)
+        files = [sample.image for sample in found.samples]
+        looks.append(look_at_images(files, found.orientation))
+    source, target = looks
+    counts = {role: len(problem.samples(role)) for role in ("source", "target")}
+    return Fingerprint(counts, color_distance(source, target), (source.flat, target.flat))
 
 
 def largest_crop(config: Config, problem: Problem, section: str) -> tuple[int, int]:

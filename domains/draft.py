@@ -30,6 +30,7 @@ from bdl.domains.rules import (
     choose_translation,
     choose_translator_crop,
     choose_translator_epoch,
+    is_far,
     scaled,
 )
 from bdl.domains.survey import Survey
@@ -105,16 +106,17 @@ def draft_config(
     )
     if "validation" not in surveys:
         sections += _NO_VALIDATION
-    distance, flat = problem.color_distance, [round(100 * share) for share in problem.flat]
+    flat = [round(100 * share) for share in problem.flat]
+    far = f"{'far apart' if is_far(problem) else 'near'} ({FAR_COLORS:.0f} and more are far)"
     translation = choose_translation(problem, scale, crop, load_width, amounts.steps_per_epoch)
     cut = choose_cut(smallest, scale.crop_area)
     segmentation = choose_segmentation(problem, scale, network, amounts.steps, cut)
     return f"""\
 # Bidirectional learning on own data, for {scale.words}.
 # Every key is explained in docs/configuration.md; what is not here has the value given there.
-# The rules behind these numbers know the data and no machine. The target's colours are
-# {distance:.1f} levels of 255 from the source's ({FAR_COLORS:.0f} and more are far
-# apart); areas of one colour are {flat[0]} % of the source and {flat[1]} % of the target.
+# The rules behind these numbers know the data and no machine. From the source's colours to the
+# target's it is {problem.color_distance:.1f} levels of 255: {far}.
+# Areas of one colour are {flat[0]} % of the source and {flat[1]} % of the target.
 # Check it:  bdl check --config {_text(file.as_posix())}
 # Run it:    bdl run --config {_text(file.as_posix())}
 out: {_text(f"runs/{file.stem}")}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from bdl.domains.rules import FEW, keeps_statistics
+
 MEMORY_USED = 0.85  # of what a device has: the rest is for what varies from step to step
 _MOST_BATCH = 8  # more images of a step bring less than more steps do
-_FEW = 4  # images, below which batch norm's statistics are poor
 _RARE = 0.05  # share of the labelled pixels below which a class is rare
 _LEAST_STEPS, _LEAST_EPOCH = 100, 10  # steps of a training, and of a translator's epoch
 _MOST_PASSES = 400  # over the source, in a training
@@ -154,12 +155,16 @@ def plan_batch(
     )
 
 
-def plan_statistics(batch: int) -> Planned:
-    """Whether batch norm keeps the statistics of pretrained weights."""
-    few = batch < _FEW
-    rule = f"a batch below {_FEW}" if few else f"a batch of {_FEW} or more"
-    reason = "the statistics of few images are poor"
-    return Planned("segmentation.options.frozen_statistics", few, rule, reason)
+def plan_statistics(batch: int, flat: bool) -> Planned:
+    """Whether batch norm keeps the statistics of pretrained weights; arguments as those of
+    `keeps_statistics`."""
+    rule, reason = f"a batch of {FEW} or more", "those of few images are poor, these are not"
+    if flat:
+        rule, reason = "a flat source", "the weights' are those of photos"
+    elif batch < FEW:
+        rule, reason = f"a batch below {FEW}", "the statistics of few images are poor"
+    key = "segmentation.options.frozen_statistics"
+    return Planned(key, keeps_statistics(batch, flat), rule, reason)
 
 
 def plan_length(

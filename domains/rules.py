@@ -14,6 +14,7 @@ FAR_COLORS = (
     8.0  # levels of 255: day and dusk are 5 apart, two cameras 15, renderings and photos 21
 )
 FLAT = 0.45  # share of a source's pixels: renderings have 0.68, photos 0.2 and less
+FEW = 4  # images of a step, below which batch norm's statistics are poor
 _ZOOM = (0.8, 1.6)  # of images that are cut; those that are small enough to be used whole are not
 _WHOLE_ZOOM = (1.0, 1.6)  # made smaller
 _LEAST_CROP = 24  # pixels that the patch discriminators need
@@ -87,6 +88,16 @@ def is_flat(problem: Fingerprint) -> bool:
     """Whether the source has areas of one colour where the target has texture."""
     source, target = problem.flat
     return source >= FLAT and source >= 2 * target
+
+
+def keeps_statistics(batch_size: int, flat: bool) -> bool:
+    """Whether batch norm keeps the statistics of pretrained weights.
+
+    Args:
+        batch_size: Images of a domain in a step.
+        flat: Whether the source has areas of one colour where the target has texture.
+    """
+    return batch_size < FEW and not flat
 
 
 def scaled(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -188,11 +199,11 @@ def choose_translation(
         generator["grain"] = 0.15
         kept += "; " if kept else ""
         kept += "grain: areas of one colour stay so without texture to shape"
-    weights = {
-        "cycle": 2.0 if far else 5.0,
-        "perceptual": 0.5 if far else 0.1,
-        "perceptual_reconstruction": 1.0,
-    }
+    weights = {"cycle": 10.0, "perceptual": 0.1, "perceptual_reconstruction": 10.0}
+    if small:
+        weights |= {"cycle": 2.0 if far else 5.0, "perceptual_reconstruction": 1.0}
+    if far:
+        weights["perceptual"] = 0.5
     choices = [
         Choice("load_width", load_width, "the narrower domain's; images are cut after it"),
         Choice("crop", [crop, crop], "larger shows the translator more and takes more memory"),
@@ -213,7 +224,9 @@ def choose_translation(
             weights,
             "far apart: it must change more, and what classes are must be held faster"
             if far
-            else "few steps: what holds the image fast weighs less than published",
+            else "few steps: what holds the image fast weighs less than published"
+            if small
+            else "as published",
         ),
         Choice("generator", generator, kept or "as published"),
         Choice("discriminator_width", 16 if small else 64, "as the generator's"),
@@ -236,7 +249,7 @@ def choose_segmentation(
     """
     far, flat, pretrained = is_far(problem), is_flat(problem), network != "compact"
     passes = max(1, round(steps * scale.batch_size / problem.counts["source"]))
-    options: dict[str, Any] = {"frozen_statistics": not flat}
+    options: dict[str, Any] = {"frozen_statistics": keeps_statistics(scale.batch_size, flat)}
     if scale is SMALL:
         options = {"output_stride": 16, **options}
     rates = {"name": "adamw", "lr": 3.0e-4, "head_multiplier": 5, "weight_decay": 0.01}
@@ -257,7 +270,7 @@ def choose_segmentation(
                     options,
                     "a flat source: its statistics are not those of the weights' photos"
                     if flat
-                    else "batches of few images have poor statistics: the weights' stay",
+                    else f"batches below {FEW} have poor statistics: the weights' stay",
                 )
             ]
             if pretrained

@@ -60,8 +60,10 @@ def test_it_passes_check_and_names_what_is_there(streets, capsys):
     # The largest square of a multiple of 4 that fits; images this small stay as they are.
     assert (config.translation.load_width, config.translation.crop) == (96, (48, 48))
     pretrained = config.segmentation.network != "compact"  # where its weights are installed
-    options = {"output_stride": 16, "frozen_statistics": True} if pretrained else {}
+    options = {"output_stride": 16, "frozen_statistics": False} if pretrained else {}
     assert config.segmentation.options == options
+    # Flat renderings, of which the target has none.
+    assert config.translation.generator.grain > 0 and config.init == "adapted"
     assert pipeline.main(["check", "--config", "own.yaml", "--pixels"]) == 0
     assert "no problem found" in capsys.readouterr().out
 

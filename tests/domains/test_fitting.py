@@ -104,7 +104,8 @@ def test_rare_classes_are_mixed():
 
 @pytest.mark.parametrize(("batch", "frozen"), [(1, True), (3, True), (4, False), (8, False)])
 def test_statistics_of_few_images_are_left_alone(batch, frozen):
-    assert plan_statistics(batch).value is frozen
+    assert plan_statistics(batch, flat=False).value is frozen
+    assert plan_statistics(batch, flat=True).value is False
 
 
 def test_a_precision_chosen_by_hand_stays():

@@ -1,5 +1,7 @@
 """The rules by which init-config decides: right for data of any kind, and blind to the machine."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from PIL import Image
 from bdl.domains.fingerprint import Fingerprint, Look, color_distance, look_at_images
 from bdl.domains.rules import (
     FAR_COLORS,
+    FLAT,
     LARGE,
     SMALL,
     Choice,
@@ -124,6 +127,15 @@ def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
 )
 def test_flat_sources_are_told_from_flat_problems(flat, expected):
     assert is_flat(Fingerprint({}, 0, flat)) == expected
+
+
+def test_the_page_has_the_rules_numbers():
+    page = (Path(__file__).parents[2] / "docs/own_data.md").read_text(encoding="utf-8")
+    section = page[page.index("## How init-config decides") :]
+    numbers = [f"{SMALL.side} pixels", f"{SMALL.crop_area:,} pixels", f"| {SMALL.steps[0]} |"]
+    numbers += [f"{SMALL.translator_steps[0]} steps", f"by {FAR_COLORS:.0f} levels"]
+    numbers += [f"{100 * FLAT:.0f} % of its pixels", f"{LARGE.side:,}"]
+    assert [number for number in numbers if number not in section] == []
 
 
 def painted(folder, color, noise=0) -> list:

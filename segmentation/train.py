@@ -36,6 +36,7 @@ from bdl.segmentation.metrics import SegmenterMetrics
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.networks.layers import require_several_images, split_by_layer
+from bdl.segmentation.networks.user_module import users_errors
 from bdl.segmentation.schedule import rate_factor
 from bdl.segmentation.stages import batch_count, batch_path
 from bdl.segmentation.validation import BestState, ValidationData
@@ -89,10 +90,13 @@ def require_trainable(
 
     Raises:
         UserError: The network has no order of layers for `layer_decay`, or it normalises over the
-            images of a batch, and there is only one.
+            images of a batch, and there is only one, or the user's own code fails.
     """
     make_optimizer(network, training.optimizer)
-    if images == 1:
+    if network.users_name is not None:
+        with users_errors(network.users_name, images), several_images(images):
+            network.train()(torch.zeros(images, 3, size[1], size[0])).mean().backward()
+    elif images == 1:
         with torch.no_grad(), several_images(images):
             network.train()(torch.zeros(1, 3, size[1], size[0]))
 
@@ -190,6 +194,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         discriminator: OutputDiscriminator | None,
     ) -> None:
         self.fabric, self.adversarial, self.lr = run.fabric, adversarial, optimizer.lr
+        self.users_name = network.users_name
         fused = has_fused_optimizers(run.fabric.device)
         network = channels_last(network).train()  # type: ignore[assignment]
         if run.compile:
@@ -222,6 +227,10 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         Returns:
             Losses by name, scalars on the device: nothing here waits for it.
         """
+        with users_errors(self.users_name, len(source[0])):
+            return self._learn(source, target, factor)
+
+    def _learn(self, source: Labelled, target: Target | None, factor: float) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad()

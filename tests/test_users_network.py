@@ -1,5 +1,6 @@
 """A user's own network in the whole loop, and in the commands that take its result."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -21,7 +22,45 @@ def build(num_classes, width=4):
 def pooled(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Conv2d(3, num_classes, 1))
 """
+FAILING = """
+import torch
+from torch import nn
+
+
+class InTraining(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        return self.failing(maps) if self.training else maps
+
+
+class Forward(InTraining):
+    def failing(self, maps):
+        raise KeyError("no such head")  # forward
+
+
+class Backward(InTraining):
+    def failing(self, maps):
+        maps = maps.sigmoid()
+        maps.mul_(2)
+        return maps
+
+
+class Pair(InTraining):
+    def failing(self, maps):
+        return maps, maps
+"""
 NETWORK = "python:some_users_network:build"
+
+
+SAID = {
+    "Forward": r"with 2 images: KeyError: 'no such head' \(some_users_network.py, line \d+\)",
+    "Backward": "with 2 images: RuntimeError: .*modified by an inplace operation",
+    "Pair": "with 2 images: .*'tuple'",
+}
 
 
 @pytest.fixture
@@ -85,3 +124,17 @@ def test_check_tells_that_it_cannot_train_on_one_image(tmp_path, module, command
     assert command("check", *settings, "segmentation.batch_size=1") == 2
     said = capsys.readouterr()
     assert "normalises over the images of a batch and cannot train on 1" in said.out + said.err
+
+
+@pytest.mark.parametrize("network", SAID)
+def test_what_fails_in_training_alone_is_said_of_the_network(
+    tmp_path, module, command, capsys, network
+):
+    module.write_text(FAILING, encoding="utf-8")
+    name = f"python:some_users_network:{network}"
+    settings = [f"out={tmp_path / 'run'}", f"segmentation.network={name}"]
+    expected = f"segmentation.network: {name}: {SAID[network]}"
+    assert command("check", *settings) == 2
+    assert re.search(f"problem: {expected}", capsys.readouterr().out)
+    assert command("segment", *settings, "--k", "0") == 2
+    assert re.search(f"error: {expected}", capsys.readouterr().err)

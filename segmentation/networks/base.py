@@ -84,6 +84,8 @@ class Segmenter(nn.Module):
             the backbone.
         foldable: Whether modules are registered in the order in which they run, so that batch norm
             can become part of the convolution registered before it.
+        users_name: python:MODULE:FUNCTION, where the code is the user's, for messages about what it
+            raises; else None.
     """
 
     num_classes: int
@@ -91,6 +93,7 @@ class Segmenter(nn.Module):
     class_prefixes: tuple[str, ...] = ()
     weight_roots: tuple[str, ...] = ()
     foldable = True
+    users_name: str | None = None
 
     def scores(self, images: Tensor) -> Tensor:
         """Logits at the network's own stride.

@@ -6,19 +6,23 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
+from bdl.runtime.shortage import is_out_of_memory
 from bdl.segmentation.network_name import module_file, split_python_name
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import first_line, require_several_images
 from bdl.segmentation.networks.sizes import pad_to_multiple
 
+_TORCH = Path(torch.__file__).parent
 _ATTRIBUTE = "size_divisor"
 # Sides of images that networks are tried with, from the least that is padded to the most.
 _MULTIPLES = (1, 2, 4, 8, 14, 16, 32, 64)
@@ -52,7 +56,7 @@ class UserNetwork(Segmenter):
 
     def __init__(self, num_classes: int, name: str, body: nn.Module) -> None:
         super().__init__()
-        self.num_classes, self.name = num_classes, name
+        self.num_classes, self.users_name = num_classes, name
         self.body = body
         self.multiple, self.stride = self._try()
 
@@ -60,9 +64,8 @@ class UserNetwork(Segmenter):
         padded = pad_to_multiple(images, self.multiple)
         try:
             scores = _logits(self.body(padded))
-        except ValueError as error:
-            require_several_images(error, self.name, len(padded))
-            raise
+        except Exception as error:  # the user's code raises whatever it likes
+            raise _in_words(error, self.users_name or "", len(padded)) from None
         if self.multiple == 1:
             return scores  # of this very image
         rows, columns = (math.ceil(side / self.stride) for side in images.shape[-2:])
@@ -76,8 +79,8 @@ class UserNetwork(Segmenter):
         given = getattr(self.body, _ATTRIBUTE, None)
         if given is not None and (type(given) is not int or given < 1):
             raise UserError(
-                f"segmentation.network: {self.name}: its {_ATTRIBUTE} is {given!r}, must be a "
-                "whole number of 1 or more"
+                f"segmentation.network: {self.users_name}: its {_ATTRIBUTE} is {given!r}, must be "
+                "a whole number of 1 or more"
             )
         training = self.body.training
         refusal = ""
@@ -92,7 +95,7 @@ class UserNetwork(Segmenter):
         finally:
             self.body.train(training)
         wanted = _WANTED.format(classes=self.num_classes)
-        raise UserError(f"segmentation.network: {self.name}: {wanted}; {refusal}")
+        raise UserError(f"segmentation.network: {self.users_name}: {wanted}; {refusal}")
 
     def _pass(self, height: int, width: int) -> tuple[Tensor | None, str]:
         """Its logits of two small images; None, and what is wrong, if it gives none."""
@@ -153,6 +156,7 @@ def build_user_network(name: str, num_classes: int, **options: Any) -> Segmenter
     except Exception as error:  # the user's code raises whatever it likes
         raise UserError(f"segmentation.network: {name}: {_where(error)}") from None
     if isinstance(body, Segmenter):
+        body.users_name = name
         if "foldable" not in vars(type(body)):
             body.foldable = False  # nobody said in which order its modules run
         return body
@@ -189,9 +193,37 @@ def _function(name: str) -> Callable[..., Any]:
     return function
 
 
+@contextmanager
+def users_errors(name: str | None, count: int) -> Iterator[None]:
+    """Inside, what a network of the user's raises is the user's to repair, with the line.
+
+    Args:
+        name: python:MODULE:FUNCTION; None for another network, of which nothing changes.
+        count: Images that pass it at once.
+    """
+    try:
+        yield
+    except Exception as error:
+        if name is None:
+            raise
+        raise _in_words(error, name, count) from None
+
+
+def _in_words(error: Exception, name: str, count: int) -> Exception:
+    """What to raise in the place of an error that passed the user's code."""
+    if isinstance(error, UserError) or is_out_of_memory(error):
+        return error
+    if isinstance(error, ValueError):
+        require_several_images(error, name, count)
+    log.debug("%s", "".join(traceback.format_exception(error)))
+    return UserError(f"segmentation.network: {name}: with {count} images: {_where(error)}")
+
+
 def _where(error: Exception) -> str:
     """An error of the user's code with the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1] if frames else None
+    # Not torch's own lines, where there are others.
+    others = [frame for frame in frames if not Path(frame.filename).is_relative_to(_TORCH)]
+    last = (others or frames or [None])[-1]
     where = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
     return f"{type(error).__name__}: {first_line(error)}{where}"

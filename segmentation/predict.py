@@ -8,7 +8,16 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from bdl.segmentation.maps import Maps, Mean, Stored, Upsampled
 from bdl.segmentation.networks.base import Segmenter, upsample
+
+
+@torch.inference_mode()
+def own_maps(fabric: Fabric, network: Segmenter, images: Tensor) -> Maps:
+    """Class probabilities of `images` (N x 3 x H x W in [0, 1]) at the network's own stride."""
+    with fabric.autocast():
+        scores = network.scores(images)
+    return Stored(scores.float().softmax(1))
 
 
 @torch.inference_mode()
@@ -119,23 +128,19 @@ def fold_batch_norm(network: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def windowed_probabilities(
-    fabric: Fabric, network: Segmenter, images: Tensor, window: tuple[int, int]
-) -> Tensor:
-    """The same from a window (height, width) that slides over `images`, at the images' size.
+def windowed(fabric: Fabric, network: Segmenter, images: Tensor, window: tuple[int, int]) -> Maps:
+    """Probabilities at the images' size from a window (height, width) that slides over `images`.
 
     Neighbouring windows overlap by a third of their sides or more; where they do, the mean counts.
     """
     height, width = images.shape[-2:]
-    total = images.new_zeros(len(images), network.num_classes, height, width)
-    covered = images.new_zeros(height, width)
+    parts: list[tuple[int, int, Maps]] = []
     for top in window_starts(height, window[0]):
         for left in window_starts(width, window[1]):
-            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
-            part = images[..., rows, columns]
-            total[..., rows, columns] += probabilities(fabric, network, part)
-            covered[rows, columns] += 1
-    return total / covered
+            part = images[..., top : top + window[0], left : left + window[1]]
+            shape = (part.shape[-2], part.shape[-1])
+            parts.append((top, left, Upsampled(own_maps(fabric, network, part), shape)))
+    return Mean(parts, (height, width))
 
 
 def window_starts(length: int, window: int) -> list[int]:

@@ -36,9 +36,9 @@ from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.choice import find_segmenter
+from bdl.segmentation.maps import Maps, Mean, Mirrored, Upsampled
 from bdl.segmentation.network_name import is_users_own, module_digest
-from bdl.segmentation.networks.base import upsample
-from bdl.segmentation.predict import mean_over_views, probabilities, windowed_probabilities
+from bdl.segmentation.predict import own_maps, windowed
 from bdl.segmentation.prediction_record import PredictionRecord, require_names_apart
 
 _LONGEST = 65_500  # pixels of a JPEG's side
@@ -119,19 +119,23 @@ class Predictor:
             UserError: For a photo that cannot be read.
         """
         photo = _as_photo(photo)
-        return self.labels(self.probabilities(photo), photo.opaque)
+        return self.labels(self.maps(photo), photo.opaque)
 
-    def labels(self, maps: Tensor, opaque: np.ndarray | None = None) -> np.ndarray:
+    @torch.inference_mode()
+    def labels(self, maps: Maps, opaque: np.ndarray | None = None) -> np.ndarray:
         """The most probable class of each pixel.
 
         Args:
-            maps: Class probabilities, C x H x W, of `probabilities`.
+            maps: Class probabilities of one photo, of `maps`.
             opaque: H x W bool, False where the photo is transparent. Default: nowhere.
 
         Returns:
             Train ids, H x W uint8; 255 where the photo is transparent.
         """
-        return without_data(maps.argmax(0).byte().cpu().numpy(), opaque)
+        labels = np.empty(maps.size, np.uint8)
+        for rows, block in maps.blocks():
+            labels[rows] = block[0].argmax(0).byte().cpu().numpy()
+        return without_data(labels, opaque)
 
     @torch.inference_mode()
     def probabilities(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> Tensor:
@@ -146,11 +150,23 @@ class Predictor:
         Raises:
             UserError: For a photo that cannot be read.
         """
+        maps = self.maps(photo)
+        return maps.rows(0, maps.size[0])[0]
+
+    @torch.inference_mode()
+    def maps(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> Maps:
+        """The same, made a few rows at a time: a large photo's, of many classes, take more memory
+        than a machine may have."""
         image = _as_photo(photo).image
         size = (image.height, image.width)
-        views = [self._view(image, scale) for scale in self.scales]
+        parts: list[tuple[int, int, Maps]] = []
         with any_sizes():
-            return mean_over_views(lambda view: self._pass(view, size), views, self.flip)[0]
+            for scale in self.scales:
+                view = self._view(image, scale)
+                parts.append((0, 0, self._pass(view, size)))
+                if self.flip:
+                    parts.append((0, 0, Mirrored(self._pass(view.flip(-1), size))))
+        return Mean(parts, size)
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:
         """The photo as the network gets it, 1 x 3 x h x w in [0, 1]."""
@@ -165,11 +181,11 @@ class Predictor:
             image = image.resize(size, Image.Resampling.BICUBIC)
         return to_unit(self.fabric.to_device(to_tensor(image)[None]))
 
-    def _pass(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+    def _pass(self, images: Tensor, size: tuple[int, int]) -> Maps:
         if self.window is None:
-            return probabilities(self.fabric, self.network, images, size)
-        maps = windowed_probabilities(self.fabric, self.network, images, self.window[::-1])
-        return upsample(maps, size)
+            return Upsampled(own_maps(self.fabric, self.network, images), size)
+        maps = windowed(self.fabric, self.network, images, self.window[::-1])
+        return maps if maps.size == size else Upsampled(maps, size)
 
 
 def trained_size(file: Path) -> tuple[int, int | None] | None:
@@ -294,9 +310,9 @@ def predict_files(
                 flaws.append(str(photo))
                 log.warning("left out: %s", photo)
             else:
-                maps = predictor.probabilities(photo)
+                maps = predictor.maps(photo)
                 labels = predictor.labels(maps, photo.opaque)
-                values = maps.half().cpu().numpy() if keep_maps else None
+                values = _in_16_bits(maps) if keep_maps else None
                 record.begin(name)
                 made = _Prediction(photo.image, labels, values)
                 writer.submit(_write_prediction, record, name, file, made, predictor.space)
@@ -305,6 +321,15 @@ def predict_files(
         more = f" (so it is with all {len(flaws)} photos)" if len(flaws) > 1 else ""
         raise UserError(f"{flaws[0]}{more}")
     return Predicted(len(pending) - len(flaws), there, len(flaws))
+
+
+@torch.inference_mode()
+def _in_16_bits(maps: Maps) -> np.ndarray:
+    """Probabilities of one photo, C x H x W."""
+    values = np.empty((maps.classes, *maps.size), np.float16)
+    for rows, block in maps.blocks():
+        values[:, rows] = block[0].half().cpu().numpy()
+    return values
 
 
 def _opened(named: tuple[str, Path]) -> Photo | UserError:

@@ -20,10 +20,12 @@ from bdl.reports.records import Row
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import tells_case_apart, write_json
+from bdl.segmentation import maps as maps_module
 from bdl.segmentation import predictor as predictor_module
 from bdl.segmentation.checkpoint import RESULT
+from bdl.segmentation.maps import Maps
 from bdl.segmentation.networks.base import Segmenter
-from bdl.segmentation.predict import probabilities, window_starts, windowed_probabilities
+from bdl.segmentation.predict import probabilities, window_starts, windowed
 from bdl.segmentation.prediction_record import PredictionRecord
 from bdl.segmentation.predictor import (
     Predicted,
@@ -94,6 +96,18 @@ def test_scales_are_the_mean_of_predictions_at_each(checkpoint: Path) -> None:
     assert torch.allclose(both, (single[0] + single[1]) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"flip": True, "scales": (0.5, 1.0), "window": (20, 12)}])
+def test_labels_made_by_rows_are_those_of_the_probabilities(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+) -> None:
+    """Of which there are never more than a few rows at once."""
+    predictor = Predictor(checkpoint, device="cpu", **options)
+    expected = predictor.probabilities(photo(50, 33)).argmax(0)
+    monkeypatch.setattr(maps_module, "_VALUES", 4 * 50 * SPACE.num_classes)
+    assert [block.shape[2] for _, block in predictor.maps(photo(50, 33)).blocks()] == [4] * 8 + [1]
+    assert np.array_equal(predictor(photo(50, 33)), expected.numpy())
+
+
 class Pointwise(Segmenter):
     """Scores that depend on a pixel alone: windows must then change nothing."""
 
@@ -110,7 +124,9 @@ def test_windows_of_a_pointwise_network_change_nothing(
     fabric = Predictor(checkpoint, device="cpu").fabric
     images = to_unit(to_tensor(photo())[None])
     whole = probabilities(fabric, Pointwise(), images)
-    assert torch.allclose(windowed_probabilities(fabric, Pointwise(), images, window), whole)
+    maps = windowed(fabric, Pointwise(), images, window)
+    assert maps.size == whole.shape[-2:]
+    assert torch.allclose(maps.rows(0, maps.size[0]), whole)
 
 
 @given(st.integers(1, 300), st.integers(1, 100))
@@ -310,7 +326,7 @@ def test_photos_are_read_and_written_while_others_are_predicted(
     whoever did one after the other would wait for ever."""
     read, predicted = threading.Event(), threading.Event()
     opened, written = predictor_module.open_image, predictor_module.write_labels
-    look = Predictor.probabilities
+    look = Predictor.maps
 
     def open_image(file: Path) -> Photo:
         if file.stem == "2":
@@ -321,7 +337,7 @@ def test_photos_are_read_and_written_while_others_are_predicted(
         assert predicted.wait(30)
         written(file, *arguments)
 
-    def predict_one(self: Predictor, one: Photo) -> Tensor:
+    def predict_one(self: Predictor, one: Photo) -> Maps:
         assert read.wait(30)
         maps = look(self, one)
         count[0] += 1
@@ -332,7 +348,7 @@ def test_photos_are_read_and_written_while_others_are_predicted(
     count = [0]
     monkeypatch.setattr(predictor_module, "open_image", open_image)
     monkeypatch.setattr(predictor_module, "write_labels", write_labels)
-    monkeypatch.setattr(Predictor, "probabilities", predict_one)
+    monkeypatch.setattr(Predictor, "maps", predict_one)
     assert predict() == Predicted(3, 0, 0)
 
 

@@ -17,7 +17,7 @@ from bdl.domains.problem import Problem, index_of
 from bdl.pipeline import algorithm
 from bdl.reports.results import CONFIGURATION, REPORT, RESULTS, Results, Row
 from bdl.runtime.config import Config, load_config, to_yaml
-from bdl.runtime.console import Console, duration, log
+from bdl.runtime.console import Console, counted, duration, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.estimate import TimeLeft
 from bdl.runtime.files import write_text
@@ -411,7 +411,7 @@ def describe_plan(config: Config, plan: Sequence[Entry]) -> str:
         f"seed {config.seed}; {sum(entry.run for entry in plan)} of {len(plan)} stages to run"
     ]
     for entry in plan:
-        work = f"{entry.stage.work} {entry.stage.unit}"
+        work = counted(entry.stage.work, entry.stage.unit.removesuffix("s"))
         mark = "run  " if entry.run else "reuse"
         lines.append(f"  {mark}  {entry.stage.name:<32} {work:<16} {entry.reason}".rstrip())
     losing = [entry for entry in plan if entry.loses]

@@ -12,7 +12,7 @@ from bdl.execution import Loop, describe_plan
 from bdl.reports.ablation import WRITTEN, Cell, as_markdown, summarize, write_ablation
 from bdl.reports.records import Row
 from bdl.runtime.config import load_config, value_at
-from bdl.runtime.console import Console, log, spoken
+from bdl.runtime.console import Console, counted, log, spoken
 from bdl.runtime.errors import UserError
 from bdl.runtime.output import rank_in_environment
 from bdl.runtime.ownership import RUN, mark, require_free
@@ -45,7 +45,7 @@ def _run(
             console.say(describe_plan(loop.config, plan))
         entries = list(itertools.chain(*plans))
         to_run = sum(entry.run for entry in entries)
-        console.say(f"\n{len(cells)} runs: {to_run} of {len(entries)} stages to run")
+        console.say(f"\n{counted(len(cells), 'run')}: {to_run} of {len(entries)} stages to run")
         return
     for loop, plan in zip(loops, plans, strict=True):
         require_consent(loop.store.folder, plan)

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from bdl.commands.paths import require_path
-from bdl.runtime.console import Console, log
+from bdl.runtime.console import Console, counted, log
 from bdl.runtime.lock import make_writable
 
 
@@ -26,9 +26,11 @@ def main(options: Namespace) -> None:
         own_network=options.own_network,
     )
     make_writable(options.out, "--out")
-    log.info("%d photos with %s", len(photos), predictor.file)
+    log.info("%s with %s", counted(len(photos), "photo"), predictor.file)
     made = predict_files(predictor, console, photos, options.out, options.probabilities)
     there = f"; {made.there} were there" if made.there else ""
-    left_out = f"; {made.unreadable} photos could not be read" if made.unreadable else ""
-    text = f"labels and overlays of {made.made} photos are in {options.out}{there}{left_out}"
+    unread = counted(made.unreadable, "photo")
+    left_out = f"; {unread} could not be read" if made.unreadable else ""
+    photos_made = counted(made.made, "photo")
+    text = f"labels and overlays of {photos_made} are in {options.out}{there}{left_out}"
     (log.warning if made.unreadable else log.info)("%s", text)

@@ -199,13 +199,13 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
     missing = sorted(names - found.keys())
     others = sorted(found.keys() - names)
     if missing:
-        hint = f"; it has {len(others)} others: {_some(others)}" if others else ""
+        hint = f"; it has others ({len(others)}): {_some(others)}" if others else ""
         raise UserError(
             f"{key}: {folder} lacks {len(missing)} of {len(samples)} source images by name: "
             f"{_some(missing)}{hint}"
         )
     if others:
-        log.info("%s: %d files belong to no source image: %s", key, len(others), _some(others))
+        log.info("%s: files of no source image (%d): %s", key, len(others), _some(others))
     return {sample.name: found[normal(sample.name)] for sample in samples}
 
 

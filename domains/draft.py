@@ -34,6 +34,7 @@ from bdl.domains.rules import (
     scaled,
 )
 from bdl.domains.survey import Survey
+from bdl.runtime.console import counted
 from bdl.runtime.errors import UserError
 
 STORED = "stored"  # the encoding of a drafted label space
@@ -262,7 +263,7 @@ def space_for(surveys: Mapping[str, Survey]) -> str | None:
 
 def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | None) -> str:
     domain = found.domain
-    note = f"{found.count} images of {found.size[0]}x{found.size[1]}"
+    note = f"{counted(found.count, 'image')} of {found.size[0]}x{found.size[1]}"
     if not found.one_size:
         note += " and other sizes"
     lines = [f"{role}:  # {note}", f"  layout: {domain.layout}", f"  root: {_text(domain.root)}"]

@@ -15,6 +15,7 @@ from bdl.domains.images import UNKNOWN
 from bdl.domains.inspection import Inspection
 from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, stored_as_text
 from bdl.domains.problem import Problem
+from bdl.runtime.console import counted
 
 LOOKED_AT = 40  # label files of a role that a run looks at
 _BINARY = {0, IGNORE}
@@ -191,7 +192,8 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
         return told
     all_of_them = len(chosen) == len(files)
     amount = f"all {len(files)}" if all_of_them else f"{len(chosen)} of {len(files)}"
-    told.table.append(f"  {amount} label files: {', '.join(held.shares())}")
+    noun = "label file" if len(files) == 1 else "label files"
+    told.table.append(f"  {amount} {noun}: {', '.join(held.shares())}")
     if held.missing():
         told.table.append(f"  not in them: {', '.join(held.missing())}")
     found = judge(held, key, role == "source", all_of_them)
@@ -220,7 +222,7 @@ def _about_images(key: str, inspection: Inspection) -> str:
         if inspection.turned
         else ""
     )
-    return f"{key}: {len(inspection.samples)} images of {listed}{more}{note}"
+    return f"{key}: {counted(len(inspection.samples), 'image')} of {listed}{more}{note}"
 
 
 def _about_binary(held: Held, key: str) -> str:

@@ -56,23 +56,23 @@ class PassedOver:
     labels: set[str] = field(default_factory=set)
 
     def lines(self) -> list[str]:
-        """A line of text a kind, with its count."""
+        """A line a kind, with its count."""
         found = []
         if self.endings:
             counts = Counter(os.path.splitext(path)[1].lower() for path in self.endings)
             listed = ", ".join(f"{name or 'none'} ({n})" for name, n in sorted(counts.items()))
-            found.append(f"{len(self.endings)} files whose ending is no image's: {listed}")
+            found.append(f"files whose ending is no image's ({len(self.endings)}): {listed}")
         for places, text in (
-            (self.hidden, "hidden files or folders"),
-            (self.ours, "files or folders that bdl wrote"),
-            (self.other_case, "files or folders that match only if case is ignored"),
+            (self.hidden, "hidden files and folders"),
+            (self.ours, "files and folders that bdl wrote"),
+            (self.other_case, "files and folders that match only if case is ignored"),
             (self.loops, "links to a folder above them"),
             (self.labels, "files that the pattern of labels names"),
         ):
             if places:
                 first = ", ".join(sorted(places)[:_LISTED])
                 more = ", ..." if len(places) > _LISTED else ""
-                found.append(f"{len(places)} {text}: {first}{more}")
+                found.append(f"{text} ({len(places)}): {first}{more}")
         return found
 
 

@@ -45,7 +45,7 @@ from bdl.reports.report import (
     write_report,
 )
 from bdl.runtime.config import Config, to_yaml
-from bdl.runtime.console import Console, duration
+from bdl.runtime.console import Console, counted, duration
 from bdl.runtime.files import write_json
 from bdl.runtime.live import LivePage, Progress
 from bdl.runtime.metrics import Metrics
@@ -181,7 +181,7 @@ class Results:
         at = f"at {images.size[0]}x{images.size[1]}" if images.size else "at their own size"
         if images.width is not None:
             at = f"{images.width} pixels wide"
-        return f"{domain.layout} ({origin}), {images.count} images {at}"
+        return f"{domain.layout} ({origin}), {counted(images.count, 'image')} {at}"
 
     def _images(self, role: str) -> ImageSet:
         images = {

@@ -34,6 +34,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are of what `noun` names in the singular: 1 photo, 2 photos."""
+    words = noun.split(" ")
+    return f"{number} {noun if number == 1 else ' '.join([words[0] + 's', *words[1:]])}"
+
+
 class _LogFile(logging.FileHandler):
     """A log file whose errors (a full disk) are errors of the run, not a traceback on the way."""
 

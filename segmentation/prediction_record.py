@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bdl.runtime.console import counted
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import write_error, write_text
 from bdl.runtime.ownership import PREDICTIONS, read_lines
@@ -64,7 +65,8 @@ class PredictionRecord:
         if taken:
             raise UserError(
                 f"{taken[0]}: is there already, and predict did not write it, or it was changed "
-                f"since (so it is with {len(taken)} files); give another folder with --out"
+                f"since (so it is with {counted(len(taken), 'file')}); give another folder with "
+                "--out"
             )
 
     def _lines_are_ours(self) -> bool:

@@ -28,7 +28,7 @@ from bdl.domains.label_space import LabelSpace, described
 from bdl.domains.matching import find, normal, parts_of
 from bdl.domains.tensors import to_tensor, to_unit
 from bdl.runtime.config import Config, DeviceName, PrecisionName
-from bdl.runtime.console import Console, log
+from bdl.runtime.console import Console, counted, log
 from bdl.runtime.device import any_sizes, make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import atomic, tells_case_apart
@@ -297,7 +297,7 @@ def predict_files(
     pending = {name: file for name, file in photos.items() if not record.is_done(name, file)}
     there = len(photos) - len(pending)
     if there:
-        log.info("%d photos are done already", there)
+        log.info("done already: %s", counted(there, "photo"))
     flaws: list[str] = []
     if pending:
         record.start()

@@ -106,7 +106,7 @@ def test_its_checkpoint_is_used_where_its_code_is_named(tmp_path, module, comman
     assert (tmp_path / "labels/labels/a.png").is_file()
     capsys.readouterr()
     assert main([*predict, "--own-network", NETWORK]) == 0
-    assert "1 photos are done already" in capsys.readouterr().out
+    assert "done already: 1 photo" in capsys.readouterr().out
 
     out = tmp_path / "net.pt2"
     export = ["export-network", "--checkpoint", str(run), "--out", str(out)]

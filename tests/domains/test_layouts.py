@@ -219,8 +219,8 @@ def test_two_images_that_differ_in_normal_form_alone_are_refused(tmp_path):
         ("images/*.heic", r"end with \.heic, which are not read"),
         ("images/*.jpg", "check root and images"),
         ("pictures/*", "check root and images"),
-        ("other/*", r"2 files whose ending is no image's: \.raw \(2\)"),
-        ("Images/*", "match only if case is ignored: images"),
+        ("other/*", r"files whose ending is no image's \(2\): \.raw \(2\)"),
+        ("Images/*", r"match only if case is ignored \(1\): images"),
         ("", None),
     ],
 )
@@ -246,8 +246,10 @@ def test_what_is_passed_over_is_logged(tmp_path, caplog):
     logging.getLogger("bdl").propagate = True
     with caplog.at_level(logging.INFO, "bdl"):
         assert len(found(root=str(tmp_path), images="images/*")) == 3
-    assert "data.source: passed over: 1 hidden files or folders: images/._00001.png" in caplog.text
-    assert "passed over: 1 files whose ending is no image's: .db (1)" in caplog.text
+    assert (
+        "data.source: passed over: hidden files and folders (1): images/._00001.png" in caplog.text
+    )
+    assert "passed over: files whose ending is no image's (1): .db (1)" in caplog.text
 
 
 def test_patterns_may_lead_out_of_the_root(tmp_path):
@@ -291,7 +293,7 @@ def test_images_of_the_same_names_in_a_folder(tmp_path, caplog):
         "00002": translated / "00002.jpg",
         "00003": translated / "00003.png",
     }
-    assert "1 files belong to no source image: 00004" in caplog.text
+    assert "files of no source image (1): 00004" in caplog.text
 
 
 def test_names_that_do_not_match_are_listed(tmp_path):
@@ -302,7 +304,7 @@ def test_names_that_do_not_match_are_listed(tmp_path):
         images_of(samples, tmp_path / "translated", "translation.images")
     message = str(caught.value)
     assert "lacks 2 of 3 source images by name: 00002, 00003" in message
-    assert "2 others: 00002_fake_B, 00003_fake_B" in message
+    assert "others (2): 00002_fake_B, 00003_fake_B" in message
     with pytest.raises(UserError, match=r"translation.images: .*nowhere is not a folder"):
         images_of(samples, tmp_path / "nowhere", "translation.images")
 

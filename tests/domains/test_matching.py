@@ -92,7 +92,7 @@ def test_endings_are_compared_without_case_and_other_case_is_said(tmp_path):
     result = find(tmp_path, parts_of("IMG_*.jpg", "images"))
     assert [match.path for match in result.matches] == ["IMG_1.JPG", "IMG_2.jpg"]
     assert result.passed.lines() == [
-        "1 files or folders that match only if case is ignored: img_3.jpg"
+        "files and folders that match only if case is ignored (1): img_3.jpg"
     ]
     touch(tmp_path, "Images/a.png")
     result = find(tmp_path, parts_of("images/*", "images"))
@@ -102,7 +102,7 @@ def test_endings_are_compared_without_case_and_other_case_is_said(tmp_path):
 def test_other_endings_are_counted(tmp_path):
     touch(tmp_path, "a.png", "b.heic", "c.HEIC", "notes.txt", "d")
     lines = find(tmp_path, parts_of("*", "images")).passed.lines()
-    assert lines == ["4 files whose ending is no image's: none (1), .heic (2), .txt (1)"]
+    assert lines == ["files whose ending is no image's (4): none (1), .heic (2), .txt (1)"]
     with pytest.raises(UserError, match=r"images: .* end with \.heic, which are not read"):
         require_image_pattern("images/*.heic", "images")
     for ending in IMAGE_ENDINGS:

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from bdl.runtime import console as module
-from bdl.runtime.console import Console, duration, log
+from bdl.runtime.console import Console, counted, duration, log
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,7 @@ def test_what_each_verbosity_shows(tmp_path, capsys, verbosity, shown):
     assert [word for word in words if word in said.out] == shown and said.err == ""
     assert "a library's" in (tmp_path / "log.txt").read_text()
     assert (tmp_path / "log.txt").read_text().count("result") == 1
+
+
+def test_what_is_counted_is_in_the_number_that_it_has():
+    assert [counted(number, "photo") for number in (0, 1, 2)] == ["0 photos", "1 photo", "2 photos"]

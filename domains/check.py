@@ -111,7 +111,7 @@ def _check_role(
         try:  # What is wrong with labels or their names leaves the images to look at.
             samples = list_samples(domain, key, labelled=False).samples
             images = [Sample(sample.name, sample.image, None) for sample in samples]
-            inspection = inspect_samples(images, problem.index, key, pixels)
+            inspection = inspect_samples(images, problem.index, key, pixels, inside=True)
         except UserError:
             return found
     found += _long_names(inspection.samples)

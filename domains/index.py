@@ -23,7 +23,13 @@ import numpy as np
 import PIL
 
 from bdl.domains.datasets import Sample
-from bdl.domains.images import Header, open_image, open_label, read_header
+from bdl.domains.images import (
+    Header,
+    open_image,
+    open_label,
+    read_header,
+    require_undamaged,
+)
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import atomic
@@ -116,6 +122,12 @@ class Index:
         "data.source"."""
         looked = self._look("header", _read_header, files, f"looking at {title}")
         return [_as_look(file, found) for file, found in zip(files, looked, strict=True)]
+
+    def damages(self, files: Sequence[Path], title: str = "") -> list[str]:
+        """Why files of images or label maps cannot be decoded, a line each; empty for one that
+        can."""
+        looked = self._look("damage", _damage, files, f"looking for damage in {title}")
+        return [found.get("error", "") for found in looked]
 
     def decoded(self, files: Sequence[Path], title: str = "") -> list[Decoded]:
         """What decoding images tells."""
@@ -313,6 +325,11 @@ def _as_look(file: Path, found: dict[str, Any]) -> Look:
     header = Header(*found["header"])
     width, height = header.stored  # a list, as JSON has no tuples
     return Look(file, replace(header, stored=(width, height)))
+
+
+def _damage(file: Path) -> dict[str, Any]:
+    require_undamaged(file)
+    return {}
 
 
 def _decode(file: Path) -> dict[str, Any]:

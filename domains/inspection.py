@@ -72,7 +72,7 @@ def inspect_domain(
     listing = list_samples(domain, key, labelled)
     log_passed(listing, key)
     decode = pixels or domain.on_error == SKIP
-    found = inspect_samples(listing.samples[:limit], index, key, decode, by_color)
+    found = inspect_samples(listing.samples[:limit], index, key, decode, by_color, inside=True)
     return replace(found, flaws=[*listing.flaws, *found.flaws])
 
 
@@ -82,8 +82,10 @@ def inspect_samples(
     key: str = "",
     pixels: bool = False,
     by_color: bool = False,
+    inside: bool = False,
 ) -> Inspection:
-    """The same of samples that are listed already; with `pixels` all files are decoded.
+    """The same of samples that are listed already; with `pixels` all files are decoded, with
+    `inside` it is told whether they can be.
 
     Raises UserError if some images fit their label maps only upright and others only as stored.
     """
@@ -96,6 +98,8 @@ def inspect_samples(
             "not fit their label maps",
             key,
         )
+    if inside:
+        _look_inside(samples, flaws, index, key)
     if pixels:
         whole = [i for i, line in enumerate(flaws) if line is None]
         decoded = index.decoded([samples[i].image for i in whole], key)
@@ -115,6 +119,18 @@ def inspect_samples(
         sizes=[header.size(orientation) for i in usable if (header := images[i].header)],
         turned=sum(header.orientation != 1 for header in headers),
     )
+
+
+def _look_inside(
+    samples: Sequence[Sample], flaws: list[str | None], index: Index, key: str
+) -> None:
+    """Add to the samples' `flaws` those of files that are damaged behind their headers."""
+    whole = [i for i, line in enumerate(flaws) if line is None]
+    files = {i: [file for file in (samples[i].image, samples[i].label) if file] for i in whole}
+    every = [file for i in whole for file in files[i]]
+    damaged = dict(zip(every, index.damages(every, key), strict=True))
+    for i in whole:
+        flaws[i] = next((line for file in files[i] if (line := damaged[file])), None)
 
 
 def usable_samples(inspection: Inspection, on_error: str, key: str) -> list[Sample]:
@@ -137,7 +153,8 @@ def usable(
     Raises UserError for the first flaw unless `on_error` is "skip", which leaves flawed samples
     out and logs their count.
     """
-    return usable_samples(inspect_samples(samples, index, key, on_error == SKIP), on_error, key)
+    found = inspect_samples(samples, index, key, on_error == SKIP, inside=True)
+    return usable_samples(found, on_error, key)
 
 
 def find_flaws(
@@ -145,11 +162,10 @@ def find_flaws(
 ) -> list[tuple[Sample, str]]:
     """The samples that cannot be used, in their order, each with a line that names its file.
 
-    Unreadable and missing files, files that were cut off, what is no photo of 8 bits or no map of
-    class ids, and a label map that shows another frame than its image; with `pixels` also files
-    that cannot be decoded.
+    Unreadable, missing and damaged files, what is no photo of 8 bits or no map of class ids, and a
+    label map that shows another frame than its image; with `pixels` all are decoded.
     """
-    found = inspect_samples(samples, index, key, pixels)
+    found = inspect_samples(samples, index, key, pixels, inside=True)
     kept = set(found.samples)
     left_out = [sample for sample in samples if sample not in kept]
     return list(zip(left_out, found.flaws, strict=True))

@@ -48,6 +48,25 @@ def damage_by_cutting(root):
     return r"labels.00002\.png: is not a readable image \(the file is cut off\)"
 
 
+def damage_inside(root):
+    """Where the header tells nothing of it."""
+    file = root / "images/00002.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)).save(file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    return r"images.00002\.png: is not a readable image"
+
+
+def damage_inside_a_jpeg(root):
+    file = root / "images/00002.png"
+    noise = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+    Image.fromarray(noise).save(file, format="JPEG")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 3 // 4] + b"\xff\xd9")
+    return r"images.00002\.png: is not a readable image"
+
+
 def damage_with_colours(root):
     layouts.image(root / "labels/00002.png")
     return r"labels.00002\.png: is a colour image, not a label map"
@@ -58,6 +77,8 @@ DAMAGES = [
     damage_with_text,
     damage_by_emptying,
     damage_by_cutting,
+    damage_inside,
+    damage_inside_a_jpeg,
     damage_with_colours,
 ]
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ _VERSION = 1  # of what is found in files, and how: another one's finds do not c
 _READERS = 8  # threads: on network disks opening a file is mostly waiting
 _FRESH = 2.0  # seconds in which a change may leave a file's times as they are
 _BETWEEN_SAVES = 60.0  # seconds
+_STORED = [field.name for field in fields(Header)].index("stored")
 _BLOCK = 1 << 20  # bytes read at once
 _MOST_COLORS = 1024  # in one label map
 _ASKED, _SLOW = 512, 50e-6  # files whose times are asked for at once; seconds that one may take
@@ -322,9 +323,9 @@ def _read_header(file: Path) -> dict[str, Any]:
 def _as_look(file: Path, found: dict[str, Any]) -> Look:
     if "error" in found:
         return Look(file, None, found["error"])
-    header = Header(*found["header"])
-    width, height = header.stored  # a list, as JSON has no tuples
-    return Look(file, replace(header, stored=(width, height)))
+    values = list(found["header"])
+    values[_STORED] = tuple(values[_STORED])  # a list, as JSON has no tuples
+    return Look(file, Header(*values))
 
 
 def _damage(file: Path) -> dict[str, Any]:

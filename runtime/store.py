@@ -379,7 +379,12 @@ class Store:
         that it replaced."""
         folder = self.staging_folder(stage)
         if (folder / _MOVED).is_file() and not (folder / MANIFEST).is_file():
+            home = self.folder_of(stage)
+            finished = read_manifest(home)
+            kept = set() if finished is None else {*finished.files, METRICS}
             for other in self._staging_folders(stage):
+                # Of a stage whose moving a kill interrupted, files lie in the stage's folder, too.
+                _remove(home, _moved_from(other) - kept)
                 _clear(other, _mark_of(other) or _BEGUN)
             _clear(folder, _MOVED)
 
@@ -537,6 +542,18 @@ def _mark_of(staging: Path) -> str | None:
     if (staging / _BEGUN).is_file():
         return _BEGUN
     return _MOVED if (staging / _MOVED).is_file() and (staging / MANIFEST).is_file() else None
+
+
+def _moved_from(staging: Path) -> set[str]:
+    """Files in a stage's folder that a kill left there when it was being moved: those that are in
+    its folder no longer, and those of what it replaces."""
+    moved: set[str] = set()
+    if (staging / MANIFEST).is_file():
+        own = {*_read_record(staging / MANIFEST).files, METRICS}
+        moved |= {name for name in own if not (staging / name).exists()}
+    if (staging / _REPLACED).is_file():
+        moved |= {*_read_record(staging / _REPLACED).files, METRICS}
+    return moved
 
 
 def _clear(staging: Path, mark: str) -> None:

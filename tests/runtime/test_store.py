@@ -351,12 +351,15 @@ def test_a_kill_while_a_stage_is_moved_loses_nothing(tmp_path, monkeypatch, repl
 # Staleness
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("call", range(1, 9))
-def test_settings_changed_after_a_kill_while_a_stage_is_moved(tmp_path, monkeypatch, call):
-    """What is half moved is results of other settings, neither the user's nor to be mixed with."""
+def test_settings_changed_after_a_kill_while_a_stage_is_moved(tmp_path, monkeypatch, call, count):
+    """What is half moved is results of other settings, neither the user's nor to be mixed with; it
+    goes with the others."""
     store, old = Store(tmp_path), Toy(called="b", rate=1, count=3)
-    new, third = Toy(called="b", rate=2, count=2), Toy(called="b", rate=3, count=3)
+    new, third = Toy(called="b", rate=2, count=2), Toy(called="b", rate=3, count=count)
     make(store, old, b"old")
+    (tmp_path / "b/mine.txt").write_bytes(b"mine")
     calls, replace = 0, os.replace
 
     def killed(source, target):
@@ -383,6 +386,7 @@ def test_settings_changed_after_a_kill_while_a_stage_is_moved(tmp_path, monkeypa
         assert store.plan([stage])[0].run
     assert not store.plan([third])[0].run
     assert {file.read_bytes() for file in (tmp_path / "b").glob("*.bin")} == {b"third"}
+    assert (tmp_path / "b/mine.txt").read_bytes() == b"mine"
     assert not store.resume_publishing(new)
     assert [item.name for item in tmp_path.iterdir()] == ["b"]
 

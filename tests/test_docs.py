@@ -287,6 +287,25 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_reads_the_same_on_github_and_in_the_site(page):
+    """The site's Markdown wants a blank line before a list or a table, and four spaces for each
+    level; a number at the beginning of a line is a list there."""
+    is_code, before = False, ""
+    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+        said = f"{page.name}:{number}: {line}"
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code:
+            item = re.match(r"( *)([-*]|\d+\.) ", line)
+            assert item is None or len(item[1]) % 4 == 0, said
+            in_list = re.match(r" *([-*]|\d+\.) |  ", before)
+            assert item is None or not before or in_list, said
+            assert before or not re.match(r" {5,7}\S", line), said
+            assert not line.startswith("|") or before[:1] in ("", "|"), said
+        before = line
+
+
 NAMING_KEYS = ["decisions", "faq", "getting_started", "loading", "method", "multi_gpu", "rerun"]
 
 

@@ -22,7 +22,7 @@ _SETTING = re.compile(r"[a-z_][\w.]*=")
 SINGLE = {
     "translate": "train the translator of round K",
     "export": "translate every source image with the translator of round K",
-    "measure": "say what the translator of round K breaks, and how near the target it comes",
+    "measure": "say what the translator of round K loses, and how near the target it comes",
     "segment": "train the segmentation network M(k,i); k 0 is source only",
     "pseudo-label": "label the target confidently with M(k,i-1)",
     "evaluate": "score M(k,i) on the validation images",

@@ -164,6 +164,18 @@ def test_curves_reach_a_program_by_the_script_of_the_page(program, tmp_path):
     assert "k1-00-translator/learning rate|0.5|0" in said
 
 
+def test_every_file_of_a_run_stands_in_its_reference(tiny_run):
+    """By its name, or by that of the folder of numbered files that it lies in."""
+    text = (ROOT / "docs" / "run_folder.md").read_text("utf-8")
+    files = [file.relative_to(tiny_run.folder) for file in tiny_run.folder.rglob("*.*")]
+    made = [file for file in files if file.parts[0] not in ("data", "tensorboard")]
+    assert len(made) > 100
+    missing = {
+        str(file) for file in made if file.name not in text and f"`{file.parent.name}/" not in text
+    }
+    assert missing == set()
+
+
 def test_the_index_lists_every_page_and_notebook():
     index = ROOT / "docs" / "README.md"
     linked = re.findall(r"^ *- \[[^]]+\]\(([^)#]+)\)", index.read_text("utf-8"), re.M)

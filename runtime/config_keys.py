@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Kind = TypeVar("Kind")
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed", "auto"]
+Switch = Literal["auto", "true", "false"]
 
 
 @dataclass(frozen=True)
@@ -343,6 +344,8 @@ class Config:
     # auto: bf16 where the hardware computes in it
     precision: PrecisionName = "32-true"
     compile: bool = False  # torch.compile for the networks that train: meant for a GPU
+    # Steps of trainings are recorded once and replayed (CUDA graphs), on one CUDA device; auto: no
+    replay: Switch = "auto"
     log_every: int = number(20, least=1)  # steps between entries of curves
     checkpoint_every: int = number(200, least=1)  # steps between states to resume from
     # The latest of them stay while a stage trains; its result always

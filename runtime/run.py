@@ -39,6 +39,7 @@ class Run:
         checkpoint_every: Steps between states to resume from.
         keep_checkpoints: How many of the latest states stay while a stage trains.
         compile: Whether networks that train are compiled.
+        replay: Whether steps of trainings are recorded and replayed.
         gradient_checkpointing: Whether the translator's activations are computed again for the
             backward pass instead of kept.
     """
@@ -54,6 +55,7 @@ class Run:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     compile: bool = False
+    replay: bool = False
     gradient_checkpointing: bool = False
 
     @classmethod
@@ -68,6 +70,7 @@ class Run:
             checkpoint_every=config.checkpoint_every,
             keep_checkpoints=config.keep_checkpoints,
             compile=config.compile,
+            replay=config.replay == "true",  # auto: not before it is measured on a GPU
             gradient_checkpointing=config.translation.gradient_checkpointing,
         )
 

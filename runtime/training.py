@@ -17,6 +17,7 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.live import Pace, Progress, Sample
 from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.processes import largest
+from bdl.runtime.replay import Replay
 from bdl.runtime.run import Run
 from bdl.runtime.stopping import Stopped, stop_request
 from bdl.runtime.tracking import Tracker
@@ -56,6 +57,7 @@ class TrainingStep(ABC, Generic[Source, Target]):
         lr: The full learning rate, which curves show times the step's factor.
         lr_key: The configuration's key of it, for messages.
         noise: What the step draws from torch's random state: the purpose that seeds it.
+        replay: What its parts are done by.
         validation: What looks at the networks as they learn; None: nothing does.
         shown: Losses that the user sees as training goes on.
         discriminators: Losses of discriminators; near zero for long, they make a warning.
@@ -66,6 +68,7 @@ class TrainingStep(ABC, Generic[Source, Target]):
     lr: float
     lr_key: str
     noise: str
+    replay: Replay = Replay.none()
     validation: Validation | None = None
     shown: Sequence[str]
     discriminators: Sequence[str]
@@ -134,7 +137,12 @@ def fit(
             losses = learn(source, target, factor)
             monitor(step + 1, losses, lr=learn.lr * factor)
     return TrainingMetrics(
-        monitor.warnings(), stopwatch.seconds, steps, curves.rows, curves.validation
+        warnings=[*monitor.warnings(), *filter(None, [learn.replay.warning])],
+        seconds=stopwatch.seconds,
+        steps=steps,
+        replayed=learn.replay.replayed,
+        curves=curves.rows,
+        validation=curves.validation,
     )
 
 

@@ -28,6 +28,7 @@ from bdl.runtime.device import (
 from bdl.runtime.errors import UserError
 from bdl.runtime.estimate import seconds_of
 from bdl.runtime.files import save_png
+from bdl.runtime.replay import make_replay
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
@@ -205,6 +206,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         self.shared = {"network": network, "optimizer": self.optimizer}
         self.own = {}
         self.discriminator = discriminator
+        self.optimizer_d = None
         if discriminator is not None:
             channels_last(discriminator)
             if run.compile:
@@ -215,6 +217,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
             )
             self.judge, self.optimizer_d = run.fabric.setup(discriminator, optimizer_d)
             self.shared |= {"discriminator": discriminator, "optimizer_d": self.optimizer_d}
+        self.replay = make_replay(run.fabric, run.replay, self.shared.values())
 
     def __call__(self, source: Labelled, target: Target | None, factor: float) -> dict[str, Tensor]:
         """Learn from a batch.
@@ -232,23 +235,29 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
 
     def _learn(self, source: Labelled, target: Target | None, factor: float) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        self.optimizer.zero_grad()
+            self.replay.set_rate(group, group["base_lr"] * factor)
+        if self.optimizer_d is not None:
+            for group in self.optimizer_d.param_groups:
+                self.replay.set_rate(group, self.adversarial.lr * factor)
+        return self.replay(self._learn, *source, *(target or (None, None)))
 
-        images, labels = source
+    def _learn(
+        self, images: Tensor, labels: Tensor, target_images: Tensor | None, pseudo: Tensor | None
+    ) -> dict[str, Tensor]:
+        """What `__call__` does once the rates are set, without a draw or a wait."""
+        self.optimizer.zero_grad()
         with several_images(len(images)):
             logits = self.segment(images)
         terms = {"source": self._cross_entropy(logits, labels)}
         self.fabric.backward(terms["source"])
 
         maps = None
-        if target is not None:
-            target_images, pseudo_labels = target
+        if target_images is not None:
             with several_images(len(target_images)):
                 target_logits = self.segment(target_images)
             loss = torch.zeros((), device=self.fabric.device)
-            if pseudo_labels is not None:
-                terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo_labels)
+            if pseudo is not None:
+                terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo)
                 loss = loss + terms["pseudo_labels"]
             if self.discriminator is not None:
                 maps = target_logits.softmax(1)
@@ -262,13 +271,11 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
                 self.fabric.backward(loss)
         self.optimizer.step()
 
-        if maps is not None:
+        if maps is not None and self.optimizer_d is not None:
             # Both from the forward passes above: as the network was before its step.
             terms["discriminator"] = losses.discriminator(
                 self.judge(logits.detach().softmax(1)), self.judge(maps.detach())
             )
-            for group in self.optimizer_d.param_groups:
-                group["lr"] = self.adversarial.lr * factor
             self.optimizer_d.zero_grad()
             self.fabric.backward(terms["discriminator"])
             self.optimizer_d.step()

@@ -87,6 +87,7 @@ READS: dict[str, tuple[str, set[str]]] = {
     "nodes": ("1", NOTHING),
     "precision": ("bf16-mixed", ALL),
     "compile": ("true", NOTHING),
+    "replay": ("true", NOTHING),
     "log_every": ("7", NOTHING),
     "checkpoint_every": ("7", NOTHING),
     "keep_checkpoints": ("7", NOTHING),

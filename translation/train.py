@@ -28,10 +28,11 @@ from bdl.runtime.estimate import seconds_of
 from bdl.runtime.files import load_tensors, save_tensors
 from bdl.runtime.live import Sample
 from bdl.runtime.metrics import TrainingMetrics
+from bdl.runtime.replay import make_replay
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, fit
 from bdl.translation import losses
-from bdl.translation.grain import add_grain
+from bdl.translation.grain import add_grain, draw_grain
 from bdl.translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
 from bdl.translation.pool import FakePool
 from bdl.translation.schedule import Schedule
@@ -68,10 +69,18 @@ class Translator(nn.Module):
         self.a_to_b = Generator(width, blocks, skip)
         self.b_to_a = Generator(width, blocks, skip)
 
-    def forward(self, a: Tensor, b: Tensor) -> Cycle:
+    def forward(self, a: Tensor, b: Tensor, add: Callable[[Tensor], Tensor] | None = None) -> Cycle:
+        """All images of a step.
+
+        Args:
+            a: Source images, N x 3 x H x W in [0, 1].
+            b: Target images, likewise.
+            add: Adds the grain that was drawn for `a`; None: it is drawn here.
+        """
+        grained = add_grain(a, self.grain) if add is None else add(a)
         # One call for the passes that share a generator; instance norm keeps images independent.
         # No grain where the result is held to the input: it would be learned to be taken away.
-        fake_b, identity_b = self.a_to_b(torch.cat([add_grain(a, self.grain), b])).split(len(a))
+        fake_b, identity_b = self.a_to_b(torch.cat([grained, b])).split(len(a))
         fake_a, identity_a = self.b_to_a(torch.cat([b, a])).split(len(a))
         return Cycle(
             fake_b, fake_a, self.b_to_a(fake_b), self.a_to_b(fake_a), identity_b, identity_a
@@ -213,6 +222,7 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
             "optimizer_d": self.optimizer_d,
         }
         self.own = {"pool_a": pools[0], "pool_b": pools[1]}
+        self.replay = make_replay(run.fabric, run.replay, self.shared.values())
 
     def __call__(self, source: Tensor, target: Tensor, factor: float) -> dict[str, Tensor]:
         """Learn from images of both domains.
@@ -228,11 +238,23 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
         """
         for optimizer in (self.optimizer_g, self.optimizer_d):
             for group in optimizer.param_groups:
-                group["lr"] = self.lr * factor
+                self.replay.set_rate(group, self.lr * factor)
+        grain = draw_grain(source, self.generators.grain)
+        terms = self.replay(self._learn_to_translate, source, target, grain)
+        # On fakes made before the generators' step, and on older ones.
+        fake_a = self.pools[0].exchange(terms.pop("fake_a"))
+        fake_b = self.pools[1].exchange(terms.pop("fake_b"))
+        return terms | self.replay(self._learn_to_judge, source, target, fake_a, fake_b)
 
-        # Generators. The discriminators judge, and do not learn here.
-        self.judges.requires_grad_(False)
-        made = self.translate(source, target)
+    def _learn_to_translate(
+        self, source: Tensor, target: Tensor, grain: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The generators learn; returns their losses, and the fakes of both domains."""
+        self.judges.requires_grad_(False)  # they judge, and do not learn here
+        # By a function: a tensor would be rounded to the precision of the networks.
+        made = self.translate(
+            source, target, lambda images: images if grain is None else images + grain
+        )
         with self.fabric.autocast():
             terms = generator_losses(
                 source,
@@ -246,16 +268,18 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
         self.optimizer_g.zero_grad()
         self.fabric.backward(weighted_sum(terms, self.weights))
         self.optimizer_g.step()
+        return {**terms, "fake_a": made.fake_a.detach(), "fake_b": made.fake_b.detach()}
 
-        # Discriminators, on fakes made before the generators' step, and on older ones.
+    def _learn_to_judge(
+        self, source: Tensor, target: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> dict[str, Tensor]:
+        """The discriminators learn; returns their losses."""
         self.judges.requires_grad_(True)
-        fake_a = self.pools[0].exchange(made.fake_a.detach())
-        fake_b = self.pools[1].exchange(made.fake_b.detach())
         judged = self.judge(source, target, fake_a, fake_b)
         self.optimizer_d.zero_grad()
         self.fabric.backward(judged["discriminator_a"] + judged["discriminator_b"])
         self.optimizer_d.step()
-        return {**terms, **judged}
+        return judged
 
     def samples(self) -> Sequence[Sample]:
         """Followed source images, translated with the grain that their export has, too."""

@@ -733,3 +733,14 @@ def test_checking_a_configuration_takes_no_torch():
         "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("text", ["auto", "true", "false", '"true"'])
+def test_a_switch_is_read_and_written(tmp_path, text):
+    """YAML's true and false are words of it, as auto is."""
+    file = tmp_path / "a.yaml"
+    file.write_text(f"replay: {text}\n", encoding="utf-8")
+    for config in (load_config(file), load_config("demo", [f"replay={text}"])):
+        assert config.replay == text.strip('"')
+        (tmp_path / "b.yaml").write_text(to_yaml(config), encoding="utf-8")
+        assert load_config(tmp_path / "b.yaml") == config

@@ -4,7 +4,9 @@ from argparse import Namespace
 
 from bdl.commands.paths import require_path
 from bdl.runtime.console import Console, counted, log
-from bdl.runtime.lock import make_writable
+from bdl.runtime.lock import alone, make_writable
+
+LOCK = ".bdl-predict.lock"  # in the folder of the predictions
 
 
 def main(options: Namespace) -> None:
@@ -27,7 +29,8 @@ def main(options: Namespace) -> None:
     )
     make_writable(options.out, "--out")
     log.info("%s with %s", counted(len(photos), "photo"), predictor.file)
-    made = predict_files(predictor, console, photos, options.out, options.probabilities)
+    with alone(options.out / LOCK, "predict"):
+        made = predict_files(predictor, console, photos, options.out, options.probabilities)
     there = f"; {made.there} were there" if made.there else ""
     unread = counted(made.unreadable, "photo")
     left_out = f"; {unread} could not be read" if made.unreadable else ""

@@ -77,6 +77,28 @@ def held(file: Path) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def alone(file: Path, command: str) -> Iterator[None]:
+    """Hold the lock `file` in the folder that a command writes to, where the file system has locks.
+
+    Raises:
+        UserError: If another process holds it; it names the folder.
+        OSError: If the file cannot be written.
+    """
+    try:
+        lock = _acquire(file, _PATIENCE)
+    except Timeout:
+        raise UserError(
+            f"{file.parent}: another {command} writes there; wait for it to end, or give another "
+            "folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def _acquire(file: Path, patience: float) -> FileLock | None:
     """The lock, held; None, with a warning, where the file system has no locks.
 
@@ -120,7 +142,7 @@ def require_writable(folder: Path, key: str = "out") -> None:
     """Raises UserError, about the setting `key`, if `folder` is no folder, or cannot be made or
     written to. Nothing is made."""
     nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise UserError(f"{key}: {nearest} is not a folder; set another with {key}=...")

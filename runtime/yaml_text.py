@@ -122,11 +122,15 @@ def yaml_problem(error: Exception, content: str | bytes) -> str:
     """What is wrong with a YAML text, where, and what to do, in a line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return str(error).splitlines()[0]
+        said = str(error).splitlines()[0]
+        not_text = isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError)
+        return f"{said}; store it as text in UTF-8" if not_text else said
     said = f"{getattr(error, 'problem', None) or error} in line {mark.line + 1}"
     text = content if isinstance(content, str) else content.decode("utf-8", "replace")
     lines = text.splitlines()
     special = _SPECIAL.search(lines[mark.line]) if mark.line < len(lines) else None
+    if "'\\t'" in said:
+        said += "; indent by spaces, not by tabs"
     if special:
         said += f"; put quotes around {special[1]} if it is text"
     return said

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from bdl.commands.predict import LOCK
 from bdl.domains.images import open_label
 from bdl.pipeline import main
 from bdl.segmentation.checkpoint import RESULT
@@ -40,6 +42,7 @@ def test_command_writes_labels_overlays_and_probabilities(
         "probabilities/a.npz",
         "probabilities/trip/b.npz",
         "predictions.jsonl",
+        LOCK,
     }
     predictor = Predictor(checkpoint, device="cpu")
     for name, file in {"a": photos / "a.png", "trip/b": photos / "trip" / "b.jpg"}.items():
@@ -51,6 +54,25 @@ def test_command_writes_labels_overlays_and_probabilities(
             assert np.allclose(content["probabilities"].sum(0), 1, atol=5e-3)
     image = Image.open(out / "labels" / "a.png")
     assert image.getpalette()[:33] == SPACE.palette()[:33]
+
+
+def test_two_that_write_into_one_folder_are_not_mixed(
+    tmp_path: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bdl.runtime.lock._PATIENCE", 0.05)
+    photo().save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = ["predict", "--checkpoint", str(checkpoint), "--images", str(tmp_path / "a.png")]
+    arguments += ["--out", str(out), "--device", "cpu", "--quiet"]
+    with FileLock(out / LOCK):
+        assert main(arguments) == 2
+    assert f"error: {out}: another predict writes there; wait" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == [LOCK]
+    assert main(arguments) == 0
 
 
 @pytest.mark.parametrize(

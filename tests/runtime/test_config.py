@@ -250,6 +250,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
             "in line 3; put quotes around */*.png if it is text",
         ),
         ("data:\n  target:\n    images: {split}/*", "put quotes around {split}/* if"),
+        ("data:\n\tlabel_space: x", "in line 2; indent by spaces, not by tabs"),
         ("out: ${nowhere}", "out: '${nowhere}' cannot be looked up"),
         ("out: ${nowhere", "out: '${nowhere' is not a valid ${...}"),
         ("out: '???'", "out: is '???', which stands for a missing value"),
@@ -720,6 +721,19 @@ def test_a_mistyped_file_or_recipe_is_suggested(tmp_path, monkeypatch, name, mea
         load_config(name)
     assert str(caught.value).startswith(f"{name}: no such configuration file; the project's own")
     assert str(caught.value).endswith(f"; did you mean '{meant}'?")
+
+
+def test_a_file_that_is_not_in_utf_8_says_so(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_bytes('out: "Stra\u00dfe"'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not valid YAML: .*; store it as text in UTF-8"):
+        load_config(file)
+
+
+def test_an_error_is_one_line_whatever_files_are_called(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "new\nline.yaml")
+    assert "new\\nline.yaml: no such" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_sections_of_comments_alone_and_dotted_keys_are_fine(write):

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from bdl.runtime import lock as module
 from bdl.runtime.errors import UserError
-from bdl.runtime.lock import claimed, held, make_writable
+from bdl.runtime.lock import claimed, held, make_writable, require_writable
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +79,14 @@ def test_trying_a_folder_leaves_nothing_and_takes_nothing(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="--out: "):
         make_writable(tmp_path / "file" / "x", "--out")
+
+
+def test_a_link_that_leads_nowhere_is_no_folder_to_write_to(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"out: .*run is not a folder"):
+        require_writable(tmp_path / "run")
+    with (
+        pytest.raises(UserError, match=r"out: .*run cannot be written to"),
+        claimed(tmp_path / "run"),
+    ):
+        pass

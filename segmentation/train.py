@@ -230,16 +230,13 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         Returns:
             Losses by name, scalars on the device: nothing here waits for it.
         """
-        with users_errors(self.users_name, len(source[0])):
-            return self._learn(source, target, factor)
-
-    def _learn(self, source: Labelled, target: Target | None, factor: float) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             self.replay.set_rate(group, group["base_lr"] * factor)
         if self.optimizer_d is not None:
             for group in self.optimizer_d.param_groups:
                 self.replay.set_rate(group, self.adversarial.lr * factor)
-        return self.replay(self._learn, *source, *(target or (None, None)))
+        with users_errors(self.users_name, len(source[0])):
+            return self.replay(self._learn, *source, *(target or (None, None)))
 
     def _learn(
         self, images: Tensor, labels: Tensor, target_images: Tensor | None, pseudo: Tensor | None

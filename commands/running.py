@@ -7,6 +7,7 @@ and SIGTERM, 141 is output that nobody reads.
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
@@ -79,14 +80,25 @@ def exit_status(name: str, command: Callable[[], None], arguments: Sequence[str]
     return 0
 
 
+def called() -> list[str]:
+    """The words by which this program was called, before the command's own."""
+    program = Path(sys.argv[0])
+    if program.suffix != ".py":
+        return ["bdl" if program.name in ("", "-c") else program.name]
+    python, here = Path(sys.executable), Path.cwd()
+    on_path = shutil.which("python")
+    if on_path is not None and python.samefile(on_path) and Path(on_path).parent == python.parent:
+        return ["python", str(program)]
+    # As in `make demo`, whose environment is not the shell's.
+    shown = python.relative_to(here) if python.is_relative_to(here) else python
+    return [str(shown), str(program)]
+
+
 def report_stop(stopped: Stopped, arguments: Sequence[str]) -> int:
     """Say how to go on; returns the exit status."""
     if rank_in_environment():
         return 0  # the main process speaks, and its status is the run's
-    program = Path(sys.argv[0])
-    name = "bdl" if program.name in ("", "-c") else program.name
-    called = ["python", str(program)] if program.suffix == ".py" else [name]
-    command = shlex.join([*called, *arguments])
+    command = shlex.join([*called(), *arguments])
     print(f"stopped by {stopped}; to go on: {command}", file=sys.stderr)
     return stopped.status
 

@@ -1,7 +1,7 @@
 """Pictures of a page: photos, labels, errors and confidence, embedded at a bounded size.
 
-A photo 640 pixels wide takes 30 to 90 KB of the page, one of 320 pixels 8 to 25 KB, a label map 2
-to 15 KB.
+A photo of a street takes 45 to 70 KB of the page at 480x360 pixels, 20 to 30 KB at 320x240; its
+label map takes 3 to 10 KB.
 """
 
 import base64

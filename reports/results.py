@@ -92,7 +92,7 @@ class Results:
         self.config, self.data, self.stages = config, data, stages
         self.store = Store(Path(config.out))
         self._panels: dict[tuple[object, ...], Panel] = {}
-        self._shown: Report | None = None
+        self._followed: tuple[Stage, Report] | None = None
 
     def records(self) -> list[Record]:
         """A record for each stage."""
@@ -116,7 +116,7 @@ class Results:
             seconds_left: What it and the stages after it will take; None while unknown.
         """
         report, live = self._report(stage), Live(stage.symbol)
-        report.seconds_left, self._shown = seconds_left, report
+        report.seconds_left, self._followed = seconds_left, (stage, report)
         for panel in report.panels():
             _ = panel.url  # made once, here, so that what is timed is what later writings take
         begun = time.monotonic()
@@ -131,11 +131,12 @@ class Results:
         return LivePage(show, time.monotonic() - begun)
 
     def stop(self, reason: str) -> None:
-        """Write the report once more if the run stops while a stage is being made: it says so, and
-        no longer that the run goes on."""
-        if self._shown is not None:
-            self._shown.stopped = reason
-            self._write_page(self._shown)
+        """Write the report once more as the run stops, which it then says."""
+        stage, report = self._followed or (None, None)
+        if stage is None or report is None or self.store.is_finished(stage):
+            report = self._report(None)
+        report.stopped = reason
+        self._write_page(report)
 
     def _write(self, report: Report) -> None:
         write_json(self.store.folder / RESULTS, [row.as_json() for row in report.rows])

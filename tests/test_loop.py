@@ -1,6 +1,7 @@
 """The loop end to end, on one tiny run that all of these tests look at."""
 
 import re
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bdl.commands.parser import parse
 from bdl.domains import label_space
 from bdl.domains.label_space import load_label_space
 from bdl.pipeline import run_loop
@@ -644,3 +646,16 @@ def test_a_cache_of_images_changes_neither_plan_nor_results(tiny_run, command, t
     for name, value in tiny_run.weights().items():
         assert torch.equal(value, run.weights()[name]), name
     assert run.rows() == tiny_run.rows()
+
+
+def test_the_end_says_what_to_open_and_what_to_try(tiny_run):
+    """The report, and commands that can be given as they are."""
+    assert f"; open {tiny_run.folder / 'report.html'} in a browser\nnext:\n" in tiny_run.output
+    lines = tiny_run.output.partition("\nnext:\n")[2].splitlines()
+    commands = [shlex.split(line.partition(":")[2])[1:] for line in lines]
+    names = [next(word for word in words if not word.endswith(".py")) for words in commands]
+    assert names == ["predict", "run", "compare", "init-config"]
+    for words, name in zip(commands, names, strict=True):
+        parse(words[words.index(name) :])
+    photos = commands[0][commands[0].index("--images") + 1]
+    assert len(list(Path(photos).iterdir())) == 3

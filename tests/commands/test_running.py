@@ -17,6 +17,7 @@ import torch
 from bdl import pipeline
 from bdl.commands import find, running
 from bdl.commands.parser import make_parser
+from bdl.commands.running import called
 from bdl.runtime.errors import UserError
 from bdl.runtime.processes import ChildFailed
 from bdl.runtime.stopping import Stopped
@@ -229,3 +230,19 @@ def test_the_command_line_itself_reports_in_this_way(monkeypatch, capsys):
     monkeypatch.setattr("bdl.commands.compare.main", fail)
     assert pipeline.main(["compare", "a", "b"]) == 1
     assert "error: unexpected: ZeroDivisionError: ours" in capsys.readouterr().err
+
+
+def test_the_words_of_a_call_can_be_used_again(monkeypatch, tmp_path):
+    """By its name where the shell finds it, else by the path of the Python that runs."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/bdl"])
+    assert called() == ["bdl"]
+    monkeypatch.setattr(sys, "argv", ["pipeline.py"])
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    python = tmp_path / ".venv/bin/python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert called() == [".venv/bin/python", "pipeline.py"]
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert called() == ["python", "pipeline.py"]

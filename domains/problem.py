@@ -116,11 +116,13 @@ class ImageSet:
             return [f"{number:05d}" for number in range(self.count)]
         return [sample.name for sample in self.find()]
 
-    def stored_size(self) -> tuple[int, int]:
+    def first_size(self) -> tuple[int, int]:
         """Width and height at which the first image is used, known before it is rendered, too."""
-        if self.rendered is not None or self.size is not None:
-            return self.size or _RENDERED_SIZE
-        return check_image(self.find()[0].image, self.orientation)
+        if self.rendered is not None:
+            stored = self.rendered.size
+        else:
+            stored = check_image(self.find()[0].image, self.orientation)
+        return View(size=self.size, width=self.width).full_size(stored)
 
     def followed(self) -> list[int]:
         """Indices of a few samples, spread evenly, that reports follow through the loop."""

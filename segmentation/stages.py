@@ -342,7 +342,7 @@ class TrainedSegmenter(Segmenter):
             run,
             self.training,
             self.untrained(),
-            self.source.stored_size(),
+            self.source.first_size(),
             self.target is not None,
             self.pseudo_labels is not None,
             self.adversarial,

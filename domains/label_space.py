@@ -32,6 +32,7 @@ IGNORE = 255
 IDS = 65_536  # entries of a table from ids
 TRANSPARENT = 1 << 24  # stands for no colour: colours are 0xRRGGBB
 OWN = Path(__file__).parent / "label_spaces"
+NO_SUBSETS = ("stage", "k", "i", "miou", "iou", "seconds", "note")  # what else a row of results has
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,11 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
         by_color.discard(encoding)
         if of_colors:
             by_color.add(encoding)
+    taken = next((name for name in content.get("subsets") or {} if name in NO_SUBSETS), None)
+    if taken is not None:
+        raise ValueError(
+            f"'{taken}' is no name for a subset, as results have a number of that name"
+        )
     subsets = {
         subset: tuple(train_id_of(class_name) for class_name in members)
         for subset, members in (content.get("subsets") or {}).items()

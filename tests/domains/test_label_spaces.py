@@ -140,6 +140,10 @@ def test_names_are_text_as_it_is_written(tmp_path):
     [
         ("labels: []", "it has no list 'classes'"),
         ("- a", "it has no list 'classes'"),
+        (
+            "classes:\n  - {name: a, color: [1, 2, 3]}\nsubsets: {stage: [a]}",
+            "'stage' is no name for a subset",
+        ),
         ("classes:\n  - road", "class 0 must be {name"),
         ("classes:\n  - {name: road}", "class 0 must be {name"),
         ("classes:\n  - {name: null, color: [1, 2, 3]}", "class 0 has no name"),

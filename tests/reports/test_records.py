@@ -1,14 +1,14 @@
 """Records and rows: what is read from a run's folder, and what results.json holds."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdl.domains.label_space import LabelSpace
+from bdl.domains.label_space import NO_SUBSETS, LabelSpace
 from bdl.reports.records import (
     RESULTS,
     Record,
@@ -28,9 +28,7 @@ from bdl.segmentation.stages import RESULT
 
 SPACE = LabelSpace("two", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {}, {"few": (1,)})
 SHARES = st.none() | st.floats(0, 1)
-NAMES = st.text(min_size=1).filter(
-    lambda name: name not in ("stage", "k", "i", "miou", "iou", "seconds", "note")
-)
+NAMES = st.text(min_size=1).filter(lambda name: name not in NO_SUBSETS)
 ROWS = st.builds(
     Row,
     stage=st.text(min_size=1),
@@ -175,3 +173,7 @@ def test_the_time_of_a_stage_that_is_the_same_as_another_is_not_its_own() -> Non
     assert record.manifest is not None
     same = replace(record, manifest=replace(record.manifest, same_as="M1"))
     assert (record.seconds, same.seconds, same.same_as) == (3.0, 0.0, "M1")
+
+
+def test_no_subset_takes_the_place_of_what_else_a_row_has() -> None:
+    assert {field.name for field in fields(Row)} - {"subsets"} == set(NO_SUBSETS)

@@ -245,18 +245,19 @@ def test_a_documented_call_explains_every_argument_and_what_it_returns(page):
 
 
 @pytest.mark.slow
-def test_a_link_that_leads_nowhere_stops_the_site(tmp_path):
+def test_a_link_that_leads_nowhere_stops_the_site(tmp_path, capfd):
     pytest.importorskip("mkdocs")
     site = script("build_site")
     site.stage(tmp_path)
-    assert site.build(tmp_path) == 0
+    assert site.build(tmp_path) == 0, capfd.readouterr()
     built = (tmp_path / "html/docs/api/predictor.html").read_text("utf-8")
     assert "Width and height in pixels" in built  # of a docstring
-    faq = tmp_path / "pages/docs/faq.md"
-    whole = faq.read_text("utf-8")
-    for link in ("[a](method.md#nowhere)", "![a](images/nowhere.png)", "::: bdl.nowhere"):
-        faq.write_text(f"{whole}\n{link}\n", encoding="utf-8")
-        assert site.build(tmp_path) != 0, link
+    with open(tmp_path / "pages/docs/faq.md", "a", encoding="utf-8") as page:
+        page.write("\n[a](method.md#nowhere) ![a](images/nowhere.png) [a](nowhere.md)\n")
+    assert site.build(tmp_path) != 0
+    said = "".join(capfd.readouterr())
+    for link in ("method.md#nowhere", "images/nowhere.png", "nowhere.md"):
+        assert f"contains a link '{link}'" in said, link
 
 
 def script(name: str):

@@ -112,8 +112,8 @@ class ResidualBlock(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Scores of 70x70 patches: N x 3 x H x W in [0, 1] to N x 1 x h x w, no activation.
 
-    Real should score 1, fake 0. h and w are about an eighth of H and W, which are at least 32.
-    CycleGAN, section 4 and appendix 7.2.
+    Real should score 1, fake 0. h and w are H / 8 - 2 and W / 8 - 2, rounded down; H and W are at
+    least 24. CycleGAN, section 4 and appendix 7.2.
 
     Args:
         width: Channels after the first convolution. Published: 64.

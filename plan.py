@@ -190,15 +190,19 @@ class Plan:
             translator = GivenTranslator(k=k, file=file)
         else:
             goes_on = (config.init or self.config.init) != "initial"
+            training, source = config.of_round(k), self.data.source
+            measured = config.trust == "measured" and training.weights.is_perceptual
             translator = TrainedTranslator(
                 k=k,
                 seed=self.config.seed,
                 precision=self.config.precision,
-                training=config.of_round(k),
-                source=self.data.source.without_labels(),
+                training=training,
+                source=source if measured else source.without_labels(),
                 target=self.data.target,
                 frozen=frozen,
                 warm_start_from=previous if goes_on else None,
+                trust="measured" if measured else "full",
+                classes=self.data.classes,
             )
         self._stages.append(translator)
         return translator

@@ -113,6 +113,7 @@ def trial_of(config: Config, folder: Path) -> Config:
         if domain is not None:
             domain.scenes = min(domain.scenes, SIZE)
     trial.translation.checkpoints = {}
+    trial.translation.trust = "full"  # a network of few steps is not trusted
     trial.translation.batch_size //= processes
     trial.translation.constant_epochs, trial.translation.decay_epochs = 1, 0
     trial.translation.steps_per_epoch = SIZE

@@ -24,7 +24,7 @@ from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.store import Manifest
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics
 from bdl.segmentation.stages import TrainedSegmenter
-from bdl.translation.metrics import Drift, MeasureMetrics
+from bdl.translation.metrics import Drift, MeasureMetrics, TranslatorMetrics, Trust
 from bdl.translation.stages import TrainedTranslator
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class DriftRow:
 
 @dataclass
 class Translation:
-    """What a translator changes; `worst` holds names of classes (label, prediction) and shares."""
+    """What a translator changes; `worst` holds names of classes (label, prediction) and shares;
+    empty where the frozen network does not know the target, and so finds no faults."""
 
     record: Record
     metrics: MeasureMetrics
@@ -303,6 +304,7 @@ class Page:
     segmentation_charts: Charts | None
     translation_charts: Charts | None
     translations: list[Translation]
+    trust: list[tuple[str, Trust]]
     pseudo_labels: list[PseudoLabelling]
     shares: ClassShares | None
     confusion: Confusion | None
@@ -370,6 +372,11 @@ def page_of(report: Report) -> Page:
         segmentation_charts=training_charts(finished, TrainedSegmenter.kind),
         translation_charts=training_charts(finished, TrainedTranslator.kind),
         translations=translations(finished, report.classes),
+        trust=[
+            (record.symbol, record.metrics.trust)
+            for record in finished
+            if isinstance(record.metrics, TranslatorMetrics) and record.metrics.trust is not None
+        ],
         pseudo_labels=pseudo_labels(finished),
         shares=class_shares(finished, report.classes),
         confusion=last_confusion(finished, report.classes),
@@ -516,7 +523,8 @@ def translations(
         metrics = record.metrics
         if isinstance(metrics, MeasureMetrics) and metrics.drift is not None:
             drift = metrics.drift
-            worst = [(classes[w.label][0], classes[w.predicted][0], w.share) for w in drift.worst]
+            faults = drift.worst if metrics.knows_target else []
+            worst = [(classes[w.label][0], classes[w.predicted][0], w.share) for w in faults]
             measured.append(Translation(record, metrics, worst, drift_map(drift, classes)))
     return measured
 

@@ -147,6 +147,11 @@ class TranslationWeights(_OtherWeights):
     perceptual: float = 0.1
     perceptual_reconstruction: float = 10.0
 
+    @property
+    def is_perceptual(self) -> bool:
+        """Whether any term compares what the frozen network sees."""
+        return self.perceptual > 0 or self.perceptual_reconstruction > 0
+
 
 def by_round(default: float) -> Any:
     """A field of a number of at least 0 for each round of the loop."""
@@ -211,6 +216,9 @@ class TranslationConfig(_TranslatorSettings):
     method: Literal["cyclegan", "fda"] = "cyclegan"
     fda: FourierConfig = field(default_factory=FourierConfig)
     weights: WeightsByRound = field(default_factory=WeightsByRound)
+    # full: perceptual weights as they stand; measured: times how far the frozen network knows the
+    # target (0 to 1), which is judged without the target's labels
+    trust: Literal["measured", "full"] = "measured"
     images: str | None = path("folder")  # of images translated already: in a translator's place
     # Translators trained elsewhere that take a stage's place, e.g. {k1/translator: FILE}
     checkpoints: dict[str, str] = field(default_factory=dict, metadata={"path": "file"})

@@ -33,7 +33,8 @@ _MOVED = "moved.json"  # there, once all but the manifest has been moved: what b
 _UNFINISHED = ".unfinished-"
 # What stages keep in their unfinished folders and remove when they are done.
 _SCRATCH = re.compile(
-    r"checkpoint\.json|checkpoint-\d{8,}(-process-\d+)?\.pt|predictions/\d{6}\.npz|.*\.bdl-partial"
+    r"checkpoint\.json|checkpoint-\d{8,}(-process-\d+)?\.pt|predictions/\d{6}\.npz|trust\.json|"
+    r".*\.bdl-partial"
 )
 
 

@@ -51,6 +51,7 @@ def settings(tmp_path) -> list[str]:
         *(f"data.{role}.layout=folder" for role in ("source", "target", "validation")),
         *(f"data.{role}.root={tmp_path / role}" for role in ("source", "target", "validation")),
         *(f"data.{role}.size=[{SIZE[0]},{SIZE[1]}]" for role in ("source", "target", "validation")),
+        "translation.trust=full",
         "translation.crop=[32,32]",
         "translation.batch_size=1",
         "translation.steps_per_epoch=1",

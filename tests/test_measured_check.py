@@ -80,10 +80,12 @@ def test_costs_add_up():
 
 
 def test_a_trial_has_one_devices_share_of_a_batch(tiny_config, tmp_path):
-    config = load_config(tiny_config, ["devices=2", "translation.batch_size=4"])
+    overrides = ["devices=2", "translation.batch_size=4", "translation.trust=measured"]
+    config = load_config(tiny_config, overrides)
     small = trial_of(config, tmp_path)
     assert (small.devices, small.translation.batch_size, small.segmentation.batch_size) == (1, 2, 1)
     assert config.devices == 2 and config.translation.batch_size == 4
+    assert small.translation.trust == "full"  # its steps cost what a trusted network's do
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ NETWORKS = {M0, M10, M11}
 EVALUATIONS = {f"{network}/evaluation" for network in NETWORKS}
 ADAPTED = {M10, M11}
 SOURCE_IMAGES = {M0, F, S, MEASURES, M10, M11}
-SOURCE_LABELS = {M0, MEASURES, M10, M11}
+SOURCE_LABELS = {M0, F, MEASURES, M10, M11}
 TARGET = {F, MEASURES, M10, Y, M11}
 ALL = {*NETWORKS, *EVALUATIONS, F, S, MEASURES, Y}
 NOTHING: set[str] = set()
@@ -139,6 +139,7 @@ READS: dict[str, tuple[str, set[str]]] = {
     "translation.weights.perceptual": ("3", {F}),
     "translation.weights.perceptual_reconstruction": ("3", {F}),
     "translation.init": ("previous", NOTHING),  # there is no round before
+    "translation.trust": ("full", {F}),
     "translation.fda.beta": ("0.1", NOTHING),  # tested below
     "translation.measure_images": ("3", {MEASURES}),
     "translation.gradient_checkpointing": ("true", NOTHING),  # the same gradients
@@ -277,6 +278,14 @@ def test_perceptual_weights_by_round(data):
         assert [one.settings for one in later[1:]] == [
             one.settings for one in translators(f"{key}=[7,5,5]")[1:]
         ]
+
+
+def test_full_trust_is_what_was_before_it_was_measured(data):
+    """Its fingerprint has nothing of the rule, and so it is without perceptual terms."""
+    none = ["translation.weights.perceptual=0", "translation.weights.perceptual_reconstruction=0"]
+    for overrides in (["translation.trust=full"], none):
+        assert not [key for key in stages_of(data, *overrides)[F].settings if "trust" in key]
+    assert stages_of(data, *none)[F] == stages_of(data, *none, "translation.trust=full")[F]
 
 
 def test_without_a_translator_images_change_with_what_makes_them(data):

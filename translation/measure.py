@@ -141,10 +141,15 @@ def measure_translations(
             likeness.append(torch.tensor(values))
             task.advance()
         indices = [chosen_target[index] for index in mine_target]
+        on_target = torch.zeros(models.num_classes, dtype=torch.int64)
         for item in whole_images(target, indices, run.workers):
-            features["target"].append(models.features(to_unit(fabric.to_device(item["image"])))[0])
+            image = to_unit(fabric.to_device(item["image"]))
+            features["target"].append(models.features(image)[0])
+            seen = models.classes(image, (image.shape[-2], image.shape[-1]))
+            on_target += torch.bincount(seen.flatten().cpu(), minlength=models.num_classes)
             task.advance()
     drift.counts = sum_over_processes(fabric, drift.counts)
+    on_target = sum_over_processes(fabric, on_target)
     together = {name: gather_rows(fabric, rows) for name, rows in features.items()}
     means = gather_rows(fabric, likeness).double().mean(0).tolist()
     return MeasureMetrics(
@@ -158,6 +163,7 @@ def measure_translations(
         ),
         ssim=means[0],
         reconstruction_l1=means[1] if back is not None else None,
+        on_target=on_target.tolist(),
     )
 
 

@@ -1,8 +1,50 @@
 """What the stages of translation measure; classes are counted by train id, not by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bdl.runtime.metrics import Metrics
+from bdl.domains.class_shares import knowledge
+from bdl.runtime.metrics import Metrics, TrainingMetrics
+
+
+@dataclass
+class Trust:
+    """How far a translator's frozen network knows the target, judged without the target's labels.
+
+    Args:
+        factor: By which the perceptual weights were multiplied, in [0, 1].
+        overlap: What the predictions on the target and the source's labels have in common in their
+            spread over the classes, in [0, 1].
+        agreement: Cohen's kappa of the predictions for an image and for its other views: 1, always
+            the same; 0, as by chance.
+        confidence: Mean of the largest probability on the target, in [0, 1].
+        on_target: Pixels by the predicted train id, on the target.
+        labels: Pixels by train id, in the source's labels.
+    """
+
+    factor: float
+    overlap: float
+    agreement: float
+    confidence: float
+    on_target: list[int]
+    labels: list[int]
+
+    def text(self) -> str:
+        """All of it in a line."""
+        return (
+            f"{100 * self.factor:.0f} %; classes overlap by {100 * self.overlap:.0f} %, "
+            f"views agree by {self.agreement:.2f} (kappa), mean confidence {self.confidence:.2f}"
+        )
+
+
+@dataclass
+class TranslatorMetrics(TrainingMetrics):
+    """A training's curves.
+
+    Args:
+        trust: How far the frozen network knows the target; None where that was not asked.
+    """
+
+    trust: Trust | None = None
 
 
 @dataclass
@@ -77,6 +119,7 @@ class MeasureMetrics(Metrics):
         ssim: Structural similarity to the source, mean in [-1, 1].
         reconstruction_l1: Mean absolute difference in [0, 1] between the source and what the
             other generator makes of its translation; None without one.
+        on_target: Pixels of the target images by the train id that the frozen network predicts.
     """
 
     images: int = 0
@@ -85,3 +128,11 @@ class MeasureMetrics(Metrics):
     kid: Distances | None = None
     ssim: float = 0.0
     reconstruction_l1: float | None = None
+    on_target: list[int] = field(default_factory=list)
+
+    @property
+    def knows_target(self) -> bool:
+        """Whether the frozen network knows the target, as far as its predictions there tell. If
+        not, what it no longer sees in a translation is no fault of the translation."""
+        labels = [sum(row) for row in self.drift.on_source] if self.drift is not None else []
+        return not (labels and any(self.on_target)) or knowledge(self.on_target, labels) > 0

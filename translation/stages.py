@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from bdl.domains.class_shares import collapsed_into
 from bdl.domains.datasets import Sample, pair_with
 from bdl.domains.problem import Classes, ImageSet
 from bdl.runtime.config import FourierConfig, TranslatorTraining
-from bdl.runtime.files import GivenFile, load_tensors, save_tensors
-from bdl.runtime.metrics import Metrics, TrainingMetrics
+from bdl.runtime.console import log
+from bdl.runtime.files import GivenFile, load_tensors, read_json, save_tensors, write_json
+from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
 from bdl.runtime.stage import Stage
-from bdl.translation.metrics import MeasureMetrics, TranslatedMetrics
+from bdl.runtime.values import plain, restored
+from bdl.translation.metrics import MeasureMetrics, TranslatedMetrics, TranslatorMetrics, Trust
 from bdl.translation.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
     from bdl.translation.train import Translator as TranslatorNetworks
 
 RESULT = "translator.pt"
+TRUST = "trust.json"  # beside the states of a training: what it began with
+
+
+def trusting(training: TranslatorTraining, factor: float) -> TranslatorTraining:
+    """The training with its perceptual weights times `factor`."""
+    weights = training.weights
+    scaled = replace(
+        weights,
+        perceptual=factor * weights.perceptual,
+        perceptual_reconstruction=factor * weights.perceptual_reconstruction,
+    )
+    return replace(training, weights=scaled)
 
 
 def image_path(folder: Path, name: str) -> Path:
@@ -41,6 +56,9 @@ class FrozenNetwork(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def symbol(self) -> str: ...
 
     def score_maps(self, run: Run) -> Callable[[Tensor], Tensor]:
         """Images in [0, 1], N x 3 x H x W, to score maps N x C x h x w; gradients pass."""
@@ -104,10 +122,13 @@ class TrainedTranslator(Translator):
         target: Target images.
         frozen: The network that the perceptual loss comes from.
         warm_start_from: A translator to go on from; None: initial weights.
+        trust: "full", or "measured": the perceptual weights are multiplied by how far the frozen
+            network knows the target, for which the source has labels.
+        classes: What the frozen network tells apart; for "measured".
     """
 
     kind: ClassVar[str] = "translate"
-    metrics: ClassVar[type[Metrics]] = TrainingMetrics
+    metrics: ClassVar[type[Metrics]] = TranslatorMetrics
 
     seed: int
     precision: str
@@ -116,25 +137,70 @@ class TrainedTranslator(Translator):
     target: ImageSet = field(metadata={"key": "data.target"})
     frozen: FrozenNetwork
     warm_start_from: Translator | None
+    trust: str = field(default="full", metadata={"key": "translation.trust", "optional": True})
+    classes: Classes | None = field(default=None, compare=False)
 
     @property
     def work(self) -> int:
         return Schedule.of(self.training, self.source.count).steps
 
-    def make(self, run: Run, folder: Path) -> TrainingMetrics:
+    def make(self, run: Run, folder: Path) -> TranslatorMetrics:
         from bdl.translation.train import train_translator
 
-        start = self.warm_start_from
-        return train_translator(
+        start, score_maps = self.warm_start_from, self.frozen.score_maps(run)
+        source = self.source.without_labels()
+        trust = self._measured_trust(run, folder, score_maps)
+        metrics = train_translator(
             run,
             folder,
-            self.training,
+            trusting(self.training, trust.factor if trust else 1.0),
             self.seed,
-            self.source.training(self.source.samples(), self._view, self.seed),
+            source.training(source.samples(), self._view, self.seed),
             self.target.training(self.target.samples(), self._view, self.seed),
-            self.frozen.score_maps(run),
+            score_maps,
             run.folder / start.name if start else None,
         )
+        if run.is_main:
+            (folder / TRUST).unlink(missing_ok=True)
+        warnings = self._doubts(trust) + metrics.warnings
+        return TranslatorMetrics(**{**vars(metrics), "warnings": warnings}, trust=trust)
+
+    def _measured_trust(
+        self, run: Run, folder: Path, score_maps: Callable[[Tensor], Tensor]
+    ) -> Trust | None:
+        """How far the frozen network knows the target; a training that goes on keeps to what it
+        began with."""
+        from bdl.domains.class_shares import label_counts
+        from bdl.translation.trust import measure_trust
+
+        if self.trust == "full":
+            return None
+        assert self.classes is not None
+        file = folder / TRUST
+        if file.is_file():
+            trust = restored(Trust, read_json(file))
+        else:
+            labels = label_counts(self.source.whole(), self.classes.count)
+            trust = measure_trust(run, score_maps, self.target.whole(), labels)
+            if run.is_main:
+                write_json(file, plain(trust))
+        log.info("  %s: trust in %s: %s", run.title, self.frozen.symbol, trust.text())
+        for doubt in self._doubts(trust):
+            log.warning("  %s: warning: %s", run.title, doubt)
+        return trust
+
+    def _doubts(self, trust: Trust | None) -> list[str]:
+        """What is to be known of a network that hardly knows the target."""
+        if trust is None or trust.factor == 1:
+            return []
+        assert self.classes is not None
+        why = f"{self.frozen.symbol} hardly knows the target ({trust.text()})"
+        only = collapsed_into(trust.on_target, trust.labels)
+        if only is not None:
+            name = self.classes.space.names[only]
+            why = f"{self.frozen.symbol} has collapsed: to it nearly all of the target is {name}"
+        weight = f"{100 * trust.factor:.0f} % of their weight"
+        return [f"{why}; the perceptual terms, which hold what it sees, have {weight}"]
 
     def trial(self, run: Run) -> float | None:
         from bdl.translation.train import seconds_per_step

@@ -134,7 +134,7 @@ def generator_losses(
     if weights.identity:
         terms["identity_b"] = losses.identity(to_signed(made.identity_b), to_signed(b))
         terms["identity_a"] = losses.identity(to_signed(made.identity_a), to_signed(a))
-    if weights.perceptual or weights.perceptual_reconstruction:
+    if weights.is_perceptual:
         with torch.no_grad():
             references = dict(zip("ab", score_maps(torch.cat([a, b])).split(len(a)), strict=True))
         compared: dict[str, Tensor] = {}
@@ -423,4 +423,5 @@ def _save(
     content = {"options": options, "state": generators.state_dict()}
     # Not part of the translator, but of a training that goes on from it.
     content["discriminators"] = discriminators.state_dict()
+    content["weights"] = asdict(training.weights)  # of the loss's terms, as it was trained with
     save_tensors(file, content)

@@ -32,7 +32,15 @@ from bdl.reports.report import (
 from bdl.runtime.metrics import Metrics, TrainingMetrics
 from bdl.runtime.store import Manifest
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelClass, PseudoLabelMetrics
-from bdl.translation.metrics import Confused, Distances, Drift, KernelDistance, MeasureMetrics
+from bdl.translation.metrics import (
+    Confused,
+    Distances,
+    Drift,
+    KernelDistance,
+    MeasureMetrics,
+    TranslatorMetrics,
+    Trust,
+)
 from tests.helpers.browser import needs_browser, opened
 
 IOU = [
@@ -475,3 +483,27 @@ def test_ignored_areas_are_striped() -> None:
     image.putpalette([0] * 768)
     assert len({tuple(c) for c in np.asarray(hatched(image).convert("RGB"))[0].tolist()}) == 2
     assert hatched(photo()).mode == "RGB"
+
+
+def test_trust_is_shown_and_faults_only_where_the_network_knows_the_target(tmp_path, report):
+    """Of the labels three quarters are sky; a network that sees trains alone says nothing."""
+    write_report(tmp_path / "known.html", report)
+    known = (tmp_path / "known.html").read_text(encoding="utf-8")
+    assert (
+        "says nothing" not in known
+        and "Most often" in known
+        and "perceptual terms, by" not in known
+    )
+    trust = Trust(0.25, 0.4875, 0.7, 0.8, [0, 0, 9], [4, 8, 1])
+    records = [
+        replace(item, metrics=replace(item.metrics, on_target=[0, 0, 9]))
+        if isinstance(item.metrics, MeasureMetrics)
+        else item
+        for item in report.records
+    ]
+    records.append(record("k1/translator", "translate", 1, "F(1)", TranslatorMetrics(trust=trust)))
+    write_report(tmp_path / "unknown.html", replace(report, records=records))
+    unknown = (tmp_path / "unknown.html").read_text(encoding="utf-8")
+    assert "says nothing: the network does not know the target" in unknown
+    assert "Most often" not in unknown
+    assert "F(1) 25 %; classes overlap by 49 %" in unknown

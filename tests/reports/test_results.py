@@ -16,12 +16,12 @@ from bdl.pipeline import algorithm
 from bdl.reports.report import with_gains
 from bdl.reports.results import Results, describe_results
 from bdl.runtime.config import load_config
-from bdl.runtime.metrics import Metrics, TrainingMetrics
+from bdl.runtime.metrics import Metrics
 from bdl.runtime.stage import Stage
 from bdl.runtime.store import MadeOn
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelClass, PseudoLabelMetrics
 from bdl.segmentation.stages import Evaluation
-from bdl.translation.metrics import Distances, Drift, MeasureMetrics
+from bdl.translation.metrics import Distances, Drift, MeasureMetrics, TranslatorMetrics
 
 SETTINGS = """\
 iterations: 1
@@ -48,8 +48,8 @@ def measured(stage: Stage, number: int) -> Metrics:
     """Metrics of a stage, as far as the pages need them."""
     kind = stage.metrics
     none = [[0] * CLASSES for _ in range(CLASSES)]
-    if kind is TrainingMetrics:
-        return TrainingMetrics(steps=1, curves=[{"step": 1.0, "source": 0.5, "lr": 0.1}])
+    if kind is TranslatorMetrics:
+        return TranslatorMetrics(steps=1, curves=[{"step": 1.0, "source": 0.5, "lr": 0.1}])
     if kind is EvaluationMetrics:
         return EvaluationMetrics(
             images=2, miou=number / 100, iou=[number / 100] * CLASSES, confusion=none

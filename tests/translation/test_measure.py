@@ -2,6 +2,7 @@
 directly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,25 @@ def test_a_negative_breaks_every_pixel_and_comes_back_whole(run, sets, tmp_path)
     write_json(tmp_path / "metrics.json", plain(found))  # which refuses what is not JSON
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert restored(MeasureMetrics, stored) == found
+
+
+def test_what_the_frozen_network_sees_on_the_target_is_counted(run, sets) -> None:
+    found, seen = measured(run, sets, None), torch.zeros(2)
+    for index in range(len(sets[2])):
+        image = to_unit(sets[2][index]["image"][None])
+        size = (image.shape[-2], image.shape[-1])
+        seen += torch.bincount(bright(image, size).flatten(), minlength=2)
+    assert found.on_target == seen.int().tolist() and sum(found.on_target) > 0
+
+
+@pytest.mark.parametrize(
+    ("on_target", "known"), [([50, 50], True), ([0, 100], False), ([], True), ([2, 98], False)]
+)
+def test_a_network_that_does_not_know_the_target_finds_no_faults(
+    run, sets, on_target, known
+) -> None:
+    """Labels are about half and half; older runs have not counted."""
+    assert replace(measured(run, sets, None), on_target=on_target).knows_target == known
 
 
 def test_kid_is_that_of_the_images_in_order(run, sets) -> None:

@@ -50,6 +50,7 @@ class Plan:
         self.config, self.data = config, data
         self._stages: list[Stage] = []
         self._source_only: Segmenter | None = None
+        self._pseudo_labels: PseudoLabels | None = None
         network = config.segmentation.network
         self._users_network = network if is_users_own(network) else None
         self._users_code = module_digest(network) if is_users_own(network) else None
@@ -265,15 +266,20 @@ class Plan:
 
     def pseudo_labels(self, k: int, i: int, network: Segmenter) -> PseudoLabels:
         """Y' for M(k,i): the confident predictions of `network`, M(k,i-1), on the target."""
+        config, before = self.config.segmentation.pseudo_labels, self._pseudo_labels
         labels = PseudoLabels(
             k=k,
             i=i,
             precision=self.config.precision,
-            labelling=self.config.segmentation.pseudo_labels,
+            labelling=config,
             classes=self.data.classes,
             target=self.data.target,
             network=network,
+            source=self.data.source,
+            previous=before,
+            limited_by=before if config.max_growth is not None else None,
         )
+        self._pseudo_labels = labels
         self._stages.append(labels)
         return labels
 

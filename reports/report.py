@@ -262,10 +262,12 @@ class ClassLabels:
 
 @dataclass
 class PseudoLabelling:
-    """Pseudo labels, `classes` by train id; None for a class that was never predicted."""
+    """Pseudo labels, `classes` by train id; None for a class that was never predicted. `changed` is
+    the share that changed since those before, None of the first."""
 
     record: Record
     kept: float
+    changed: float | None
     classes: list[ClassLabels | None]
 
 
@@ -552,7 +554,9 @@ def drift_map(drift: Drift, classes: Sequence[tuple[str, Color]]) -> list[DriftR
 def pseudo_labels(records: Sequence[Record]) -> list[PseudoLabelling]:
     """Thresholds and shares of all pseudo labels that were made."""
     return [
-        PseudoLabelling(record, record.metrics.kept, class_labels(record.metrics))
+        PseudoLabelling(
+            record, record.metrics.kept, record.metrics.changed, class_labels(record.metrics)
+        )
         for record in records
         if isinstance(record.metrics, PseudoLabelMetrics)
     ]

@@ -279,6 +279,11 @@ class PseudoLabelConfig:
     flip: bool = False  # the mean prediction of the image and of its mirror image is used
     # Likewise of the image resized by each factor
     scales: tuple[float, ...] = number((1.0,), above=0)
+    # Labels of a class are at most so many times those of the pseudo labels before; beyond it the
+    # least confident are left out. null: no limit
+    max_growth: float | None = field(
+        default=None, metadata={"range": Range(least=1), "optional": True}
+    )
 
 
 @dataclass

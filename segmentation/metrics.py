@@ -73,9 +73,17 @@ class PseudoLabelMetrics(Metrics):
         kept: Share of the pixels that have a label, in [0, 1]; transparent ones do not count.
         transparent: Share of all pixels that are transparent, in [0, 1].
         classes: One entry a class, by train id.
+        changed: Of the pixels that have a label here and in the pseudo labels before, the share
+            whose class is another; None for the first.
     """
 
     images: int = 0
     kept: float = 0.0
     transparent: float = 0.0
+    changed: float | None = None
     classes: list[PseudoLabelClass] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[int]:
+        """Pixels that have a label, by train id."""
+        return [round(one.predicted * one.kept) for one in self.classes]

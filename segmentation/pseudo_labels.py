@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +12,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from bdl.domains.images import resized_mask, without_data, write_labels
+from bdl.domains.class_shares import collapsed_into, shares
+from bdl.domains.images import open_label, resized_mask, without_data, write_labels
 from bdl.domains.label_space import IGNORE, LabelSpace
 from bdl.domains.loading import WholeImages, share, whole_images
 from bdl.domains.tensors import to_unit
@@ -30,6 +32,7 @@ _HALF_BITS = 16  # a float32 pattern is counted in two halves of 16 bits
 _HALVES = 1 << _HALF_BITS
 _UPPER_HALVES = 0x3F80  # those of the values below 1, which are ordered like their patterns
 _CHUNK = 1 << 20  # pixels read back at once
+_WATCHED = 1e-3  # share of the labels that a class must have for its changes to be told
 _PIXEL = np.dtype([("label", np.uint8), ("pattern", np.uint32)])  # as it is put aside: 5 bytes
 
 Sum = Callable[[np.ndarray], np.ndarray]  # adds up counts over processes
@@ -90,16 +93,29 @@ class ClassThresholds:
         self._aside.seek(0, os.SEEK_END)
         self._aside.write(pixels.data)  # tofile() would not say that the disk is full
 
-    def values(self, sum_counts: Sum = lambda counts: counts) -> np.ndarray:
+    def counts(self, sum_counts: Sum = lambda counts: counts) -> np.ndarray:
+        """Pixels by class, as `values`."""
+        return sum_counts(self._upper.sum(1) + self._capped)
+
+    def values(
+        self, sum_counts: Sum = lambda counts: counts, most: np.ndarray | None = None
+    ) -> np.ndarray:
         """The thresholds, float64, one a class; 0 for a class without pixels.
 
         With several processes `sum_counts` adds up integer arrays over them, and all get the same
         thresholds. Pixels can be added further afterwards.
+
+        Args:
+            sum_counts: Adds up over processes.
+            most: Pixels by class of which no more are to reach the threshold, but for those equal
+                to the least of them; at least 1. In the place of the quantile.
         """
         upper, capped = sum_counts(self._upper), sum_counts(self._capped)
         counts = upper.sum(1) + capped
         # numpy rounds halves to even, as the published code does.
         wanted = np.round(self.quantile * counts).astype(np.int64)
+        if most is not None:
+            wanted = np.maximum(counts - most, 0)
         wanted = np.minimum(wanted, np.maximum(counts - 1, 0))
         is_capped = wanted >= upper.sum(1)
         cumulated = upper.cumsum(1)
@@ -137,6 +153,60 @@ def _float32_at_least(limit: float | np.ndarray) -> np.ndarray:
     return np.where(rounded.astype(np.float64) < limit, up, rounded)
 
 
+@dataclass(frozen=True)
+class Before:
+    """What pseudo labels are compared with.
+
+    Args:
+        source_labels: Pixels of the source's labels by train id; None where they are not known.
+        folder: Of the pseudo labels before; None of the first.
+        labels: Pixels of these that have a label, by train id.
+    """
+
+    source_labels: np.ndarray | None = None
+    folder: Path | None = None
+    labels: Sequence[int] = ()
+
+    def collapsed(self, predicted: np.ndarray) -> int | None:
+        """The class into which predictions have collapsed, pixels by train id; None if not."""
+        if self.source_labels is None:
+            return None
+        return collapsed_into(predicted, self.source_labels)
+
+    def most(self, max_growth: float, pixels: int) -> np.ndarray:
+        """How many labels each class may have, of `pixels` in all. A class that had next to none
+        may have the share below which shares are not watched."""
+        grown = np.ceil(max_growth * np.asarray(self.labels)).astype(np.int64)
+        return np.maximum(grown, max(1, int(_WATCHED * pixels)))
+
+    def moved(self, labels: np.ndarray, names: Sequence[str]) -> str | None:
+        """Classes whose share of the labels halved or doubled, in words; None if none did."""
+        if not (any(self.labels) and labels.any()):
+            return None
+        changes = [
+            (name, then, now)
+            for name, then, now in zip(names, shares(self.labels), shares(labels), strict=True)
+            if max(then, now) >= _WATCHED and (now >= 2 * then or now <= then / 2)
+        ]
+        told = (f"{name} {100 * then:.1f} to {100 * now:.1f} %" for name, then, now in changes)
+        return f"shares that halved or doubled: {', '.join(told)}" if changes else None
+
+    def compare(self, name: str, labels: np.ndarray) -> np.ndarray:
+        """Pixels of the sample `name` that have a label in both, and those whose class is another.
+
+        `labels` are H x W train ids, 255 where there is none."""
+        if self.folder is None:
+            return np.zeros(2, np.int64)
+        file = pseudo_label_path(self.folder, name)
+        if not file.is_file():
+            return np.zeros(2, np.int64)
+        earlier = np.asarray(open_label(file))
+        if earlier.shape != labels.shape:
+            return np.zeros(2, np.int64)
+        both = (labels != IGNORE) & (earlier != IGNORE)
+        return np.array([np.count_nonzero(both), np.count_nonzero(both & (labels != earlier))])
+
+
 def make_pseudo_labels(
     run: Run,
     folder: Path,
@@ -145,14 +215,18 @@ def make_pseudo_labels(
     size: tuple[int, int] | None,
     space: LabelSpace,
     config: PseudoLabelConfig,
+    before: Before = Before(),
 ) -> PseudoLabelMetrics:
     """Write a label map for every image of the target's training set, below `folder`/labels.
 
     One pass of the network over each view. Predictions wait on disk until the thresholds are known,
     and those there from an interrupted run are used again. A pixel whose confidence is below its
     class's threshold becomes 255; transparent pixels are 255, too, and count for no threshold.
+    With `max_growth` a threshold is as high as it must be for a class to have at most so many times
+    the labels that it had before. Where predictions have collapsed into one class, all is 255.
 
-    What waits takes 1.1 bytes a pixel, and 9 more where the confidence is below `max_threshold`:
+    What waits takes 1.1 bytes a pixel, and 9 more where the confidence is below `max_threshold`, or
+    everywhere with `max_growth`:
     for 3,000 images of 1024x512 6 GB if that is a third of the pixels, 16 GB if it is all. It lies
     in `folder` and is gone at the end.
 
@@ -165,6 +239,7 @@ def make_pseudo_labels(
         size: Width and height of the prediction; None: those of the first view.
         space: The classes, for the files' colours.
         config: Thresholds, and whether mirror images are views, too.
+        before: What they are compared with.
 
     Returns:
         Thresholds, per class the pixels predicted and the share kept, and the share of all pixels
@@ -175,7 +250,9 @@ def make_pseudo_labels(
     network.eval()
     folder.mkdir(parents=True, exist_ok=True)
     waiting = folder / "predictions"
-    thresholds = ClassThresholds(space.num_classes, config.quantile, config.max_threshold, folder)
+    limited = config.max_growth is not None and any(before.labels)
+    enough = 1.0 if limited else config.max_threshold  # no confidence above is told from others
+    thresholds = ClassThresholds(space.num_classes, config.quantile, enough, folder)
     samples = views[0].samples
     mine = share(len(samples), fabric.global_rank, fabric.world_size)
     with (
@@ -198,18 +275,26 @@ def make_pseudo_labels(
                 opaque = resized_mask(batches[0]["opaque"][0].numpy(), labels.shape[::-1])
             labels = without_data(labels, opaque)
             file = _prediction_file(waiting, int(batches[0]["index"]))
-            writer.submit(_write_prediction, file, labels, confidence, config.max_threshold)
+            writer.submit(_write_prediction, file, labels, confidence, enough)
             counter.submit(_count, thresholds, labels, confidence, opaque)
             task.advance()
 
     def sum_counts(counts: np.ndarray) -> np.ndarray:
         return sum_over_processes(fabric, torch.from_numpy(counts)).numpy()
 
-    limits = thresholds.values(sum_counts)
-    least = _float32_at_least(limits)
+    limits = np.minimum(thresholds.values(sum_counts), config.max_threshold)
+    everything = thresholds.counts(sum_counts)
+    if limited and config.max_growth is not None:
+        most = before.most(config.max_growth, int(everything.sum()))
+        limits = np.where(
+            everything > most, np.maximum(limits, thresholds.values(sum_counts, most)), limits
+        )
+    only = before.collapsed(everything)
+    least = _float32_at_least(limits if only is None else np.full(space.num_classes, 2.0))
     predicted = np.zeros(space.num_classes, np.int64)
     kept = np.zeros(space.num_classes, np.int64)
     transparent = np.zeros(2, np.int64)  # pixels, of all
+    compared = np.zeros(2, np.int64)
     with Writer() as writer:
         for index in mine:
             labels, confidence = _read_prediction(_prediction_file(waiting, index))
@@ -220,8 +305,12 @@ def make_pseudo_labels(
             predicted += np.bincount(labels[opaque], minlength=space.num_classes)
             kept += np.bincount(labels[keep], minlength=space.num_classes)
             file = pseudo_label_path(folder, samples[index].name)
-            writer.submit(write_labels, file, np.where(keep, labels, np.uint8(IGNORE)), space)
-    predicted, kept, transparent = map(sum_counts, (predicted, kept, transparent))
+            labels = np.where(keep, labels, np.uint8(IGNORE))
+            compared += before.compare(samples[index].name, labels)
+            writer.submit(write_labels, file, labels, space)
+    predicted, kept, transparent, compared = map(
+        sum_counts, (predicted, kept, transparent, compared)
+    )
     for index in mine:
         _prediction_file(waiting, index).unlink()
     fabric.barrier()
@@ -229,14 +318,24 @@ def make_pseudo_labels(
         waiting.rmdir()
     never = [name for name, count in zip(space.names, predicted, strict=True) if count == 0]
     warnings = []
+    if only is not None:
+        warnings.append(
+            f"the network has collapsed: to it nearly all of the target is {space.names[only]}; "
+            "no pixel has a label"
+        )
     if never:
         warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
-        log.warning("  %s: warning: %s", run.title, warnings[0])
+    moved = before.moved(kept, space.names)
+    if moved is not None:
+        warnings.append(moved)
+    for warning in warnings:
+        log.warning("  %s: warning: %s", run.title, warning)
     return PseudoLabelMetrics(
         warnings=warnings,
         images=len(samples),
         kept=float(kept.sum() / max(1, predicted.sum())),
         transparent=float(transparent[0] / max(1, transparent[1])),
+        changed=float(compared[1] / compared[0]) if compared[0] else None,
         classes=[
             PseudoLabelClass(
                 threshold=float(limits[train_id]),

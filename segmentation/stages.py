@@ -20,6 +20,7 @@ from bdl.runtime.files import GivenFile, load_tensors, save_tensors
 from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
 from bdl.runtime.stage import Stage
+from bdl.runtime.store import read_metrics
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics, SegmenterMetrics
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from bdl.domains.loading import View
     from bdl.segmentation.networks.base import Segmenter as SegmentationNetwork
+    from bdl.segmentation.pseudo_labels import Before
 
 RESULT = "segmenter.pt"
 BEST = "segmenter-best.pt"  # beside it, the best state on the validation images
@@ -161,6 +163,10 @@ class PseudoLabels(Stage):
         classes: What the network tells apart.
         target: Target images.
         network: M(k,i-1).
+        source: Labelled source images, by which it is seen whether the network's predictions have
+            collapsed into one class. They are in the fingerprint of a network that was trained.
+        previous: The pseudo labels before, which they are compared with.
+        limited_by: Those, if they limit how many labels a class has.
     """
 
     kind: ClassVar[str] = "pseudo-label"
@@ -172,6 +178,9 @@ class PseudoLabels(Stage):
     classes: Classes = field(metadata={"key": "data.label_space"})
     target: ImageSet = field(metadata={"key": "data.target"})
     network: Segmenter
+    source: ImageSet | None = field(default=None, compare=False)
+    previous: PseudoLabels | None = field(default=None, compare=False)
+    limited_by: PseudoLabels | None = field(default=None, metadata={"optional": True})
 
     @property
     def name(self) -> str:
@@ -216,7 +225,24 @@ class PseudoLabels(Stage):
             self.target.size,
             self.classes.space,
             self.labelling,
+            self._before(run),
         )
+
+    def _before(self, run: Run) -> Before:
+        """What the labels are compared with, as far as it is there."""
+        from bdl.domains.class_shares import label_counts
+        from bdl.segmentation.pseudo_labels import Before
+
+        labels, folder, metrics = None, None, None
+        if self.source is not None:
+            labels = label_counts(self.source.whole(), self.classes.count)
+        if self.previous is not None:
+            folder = run.folder / self.previous.name
+            metrics = read_metrics(folder, PseudoLabelMetrics)
+        counts = metrics.labels if isinstance(metrics, PseudoLabelMetrics) else []
+        if len(counts) != self.classes.count or not any(counts):
+            return Before(source_labels=labels)
+        return Before(labels, folder, counts)
 
 
 @dataclass(frozen=True)

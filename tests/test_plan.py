@@ -170,6 +170,7 @@ READS: dict[str, tuple[str, set[str]]] = {
     "segmentation.pseudo_labels.max_threshold": ("0.8", {Y}),
     "segmentation.pseudo_labels.flip": ("true", {Y}),
     "segmentation.pseudo_labels.scales": ("[1.0,1.5]", {Y}),
+    "segmentation.pseudo_labels.max_growth": ("1.5", {Y}),
     "segmentation.augmentation.flip": ("true", NETWORKS),
     "segmentation.augmentation.scale": ("[1.0,2.0]", NETWORKS),
     "segmentation.augmentation.crop": ("[40,40]", NETWORKS),

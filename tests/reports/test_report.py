@@ -507,3 +507,15 @@ def test_trust_is_shown_and_faults_only_where_the_network_knows_the_target(tmp_p
     assert "says nothing: the network does not know the target" in unknown
     assert "Most often" not in unknown
     assert "F(1) 25 %; classes overlap by 49 %" in unknown
+
+
+def test_changed_pseudo_labels_are_shown(tmp_path, report):
+    records = [
+        replace(item, metrics=replace(item.metrics, changed=0.125))
+        if isinstance(item.metrics, PseudoLabelMetrics)
+        else item
+        for item in report.records
+    ]
+    write_report(tmp_path / "report.html", replace(report, records=records))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "12.5 % of what was labelled before is another class" in text

@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
+from bdl.runtime.replay import Replay
 
 Numbers = Mapping[str, Tensor | float]
 Work = Callable[[], Numbers]
@@ -177,6 +178,31 @@ def profiled_on_gpu(work: Work, times: int) -> EventList:
             work()
         torch.cuda.synchronize()
     return profiler.key_averages()
+
+
+def device_seconds(work: Work, times: int = 3) -> float:
+    """For how long a GPU computes when the work is done once; 0 without one."""
+    if not torch.cuda.is_available():
+        return 0.0
+    microseconds = sum(
+        event.self_device_time_total
+        for event in profiled_on_gpu(work, times)
+        if event.device_type.name == "CUDA"
+    )
+    return microseconds / times / 1e6
+
+
+def until_replayed(step: Work, replay: Replay) -> Work:
+    """The work of a step. The first time it is done until it is replayed, or never will be: that
+    belongs to the first time, as searching and compiling do."""
+
+    def work() -> Numbers:
+        numbers = step()
+        while not (replay.replayed or replay.warning):
+            step()
+        return numbers
+
+    return work
 
 
 def _memory(way: Way, options: argparse.Namespace, times: int, threads: int) -> Memory:

@@ -7,7 +7,9 @@ both steps), `log.txt` and `summary.md`, the table of all. Needs torch, torchvis
 torchmetrics, timm, kornia, omegaconf, rich, tensorboard and, for the tests, pytest. What does not
 work is named in the summary, and the rest goes on. Nothing is begun after `--limit` seconds, and a
 benchmark that runs then is ended; the same command with the same FOLDER later does what is missing.
-The training steps come first; compiling, which may take minutes, last.
+Replayed steps come first (whether they learn as computed ones do, and how long they take), then the
+steps beside the published ones and a rehearsal of a whole recipe; compiling, which may take
+minutes, last.
 """
 
 import argparse
@@ -27,9 +29,18 @@ TRANSLATION = ["translation_step", "--crop", "452"]
 SEGMENTATION = ["segmentation_step", "--source", "1280", "720", "--target", "1024", "512"]
 # By the name of the JSON file. Compiling may take minutes, so that it is measured by itself.
 PAPER = {
-    "segmentation_step": [*SEGMENTATION, "--turns", "7"],
-    "translation_step": [*TRANSLATION, "--turns", "7", "--checkpointing"],
-    "cudnn_search": ["cudnn_search"],
+    "replay-segmentation": ["replay", "--step", "segmentation"],
+    "replay-translation": ["replay", "--step", "translation"],
+    "replay-translation-batch-4": ["replay", "--step", "translation", "--batch", "4"],
+    "segmentation_step": [*SEGMENTATION, "--turns", "7", "--replay"],
+    "translation_step": [*TRANSLATION, "--turns", "7", "--replay"],
+    "translation_step-batch-4": [*TRANSLATION, "--turns", "5", "--replay", "--batch", "4"],
+    "rehearsal": [
+        "rehearsal", "--config", "gta5_cityscapes_deeplab", "--steps", "12", "--images", "8",
+        "precision=auto", "replay=true",
+    ],
+    "replay-segmentation-search": ["replay", "--step", "segmentation", "--search"],
+    "replay-translation-search": ["replay", "--step", "translation", "--search"],
     "evaluation": ["evaluation", "--images", "4", "--turns", "7"],
     "pseudo_labels": ["pseudo_labels", "--images", "50", "--turns", "3", "--workers", "4"],
     "export": [
@@ -128,7 +139,7 @@ def profiled(way: Way, options: argparse.Namespace) -> str:
 
 def summarize(folder: Path, failed: list[str]) -> str:
     """The results in `folder` as Markdown, and what `failed`."""
-    rows, machine = [], "no benchmark finished"
+    rows, said, machine = [], [], "no benchmark finished"
     for name in PAPER:
         file = folder / f"{name}.json"
         if not file.is_file():
@@ -138,7 +149,9 @@ def summarize(folder: Path, failed: list[str]) -> str:
             f"{result['machine']['device']}, torch {result['versions']['torch']}, "
             + (result["date"])
         )
-        for way, found in result["ways"].items():
+        if "hours" in result:
+            said.append(f"- {name}: the whole recipe in {result['hours']:.1f} hours")
+        for way, found in result.get("ways", {}).items():
             rows.append(
                 [
                     name,
@@ -151,7 +164,7 @@ def summarize(folder: Path, failed: list[str]) -> str:
             )
     head = ["benchmark", "way", "s (median)", "s the first time", "times as fast", "peak MB"]
     problems = [f"- {problem}" for problem in failed]
-    return "\n".join([machine, "", table(head, rows), "", *problems]).rstrip() + "\n"
+    return "\n".join([machine, "", table(head, rows), "", *said, *problems]).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A dress rehearsal: every stage of a recipe at its true size, and what the whole recipe takes.
 
-    python -m benchmarks.rehearsal --config gta5_cityscapes_deeplab [--light] [--json FILE]
-        [--steps 40] [--images 40] [--data FOLDER] [--out FOLDER] [key=value ...]
+    python -m benchmarks.rehearsal --config gta5_cityscapes_deeplab [--device cuda] [--light]
+        [--steps 40] [--images 40] [--out FOLDER] [--json FILE]
+        [key=value ...]
 
 Makes a data set in the layouts and sizes of the recipe's (GTA5, SYNTHIA, Cityscapes), as few images
 as serve, and runs `bdl run` on it in a process of its own: K and N of the recipe, a few steps of
@@ -222,6 +223,7 @@ def described(parts: Sequence[Part], aim: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, metavar="RECIPE")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--light", action="store_true", help="one step, two images, batches of one")
     parser.add_argument("--steps", type=int, help="of each training (default 40, light: 1)")
     parser.add_argument("--images", type=int, help="of each data set (default 40, light: 2)")
@@ -233,7 +235,7 @@ def main() -> int:
     light = options.light
     options.steps = options.steps or (1 if light else 40)
     options.images = options.images or (2 if light else 40)
-    settings = [*(LIGHT if light else ()), *options.settings]
+    settings = [f"device={options.device}", *(LIGHT if light else ()), *options.settings]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         try:
@@ -243,8 +245,6 @@ def main() -> int:
             return 2
     parts = extrapolate(costs, work, options.aim)
     print(described(parts, options.aim), flush=True)
-    of_gpu = any(part.gpu_memory is not None for part in parts)
-    options.device = "cuda" if of_gpu else "cpu"
     result: dict[str, Any] = describe("rehearsal", options)
     result["parts"] = [asdict(part) for part in parts]
     result["hours"] = sum(part.hours for part in parts)

@@ -25,7 +25,7 @@ from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.train import SegmentationStep
 from benchmarks import published
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser, until_replayed
 
 CLASSES, BRANCHES, IGNORE = 19, 2, 255
 LAMBDA_ADV, LR, LR_D = 1e-3, 2.5e-4, 1e-4
@@ -102,24 +102,30 @@ def ours(
     options: argparse.Namespace,
     precision: str = "auto",
     compiled: bool = False,
+    replayed: bool = False,
     build: Callable[[], tuple[Segmenter, OutputDiscriminator]] = networks,
 ) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
-    run = Run(Path(), fabric, Console(speaking=False), compile=compiled)
+    run = Run(Path(), fabric, Console(speaking=False), compile=compiled, replay=replayed)
     recipe, (network, discriminator) = SegmentationConfig(), build()
     learn = SegmentationStep(run, recipe.optimizer, network, recipe.adversarial, discriminator)
     source, target = (
         (image.contiguous(memory_format=torch.channels_last), label)
         for image, label in (batch(options, "source"), batch(options, "target"))
     )
-    return lambda: learn(source, target, 1.0)
+    return (
+        until_replayed(lambda: learn(source, target, 1.0), learn.replay)
+        if replayed
+        else lambda: learn(source, target, 1.0)
+    )
 
 
-COMPILED = "ours, auto, compiled"
+COMPILED, REPLAYED = "ours, auto, compiled", "ours, auto, replayed"
 WAYS: dict[str, Way] = {
     PUBLISHED: as_published,
     "ours, float32": partial(ours, precision="32-true"),
     "ours, auto": ours,
+    REPLAYED: partial(ours, replayed=True),
     COMPILED: partial(ours, compiled=True),
 }
 
@@ -129,9 +135,11 @@ def main() -> None:
     size = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT")}
     parser.add_argument("--source", default=[320, 180], help="(paper: 1280 720)", **size)
     parser.add_argument("--target", default=[256, 128], help="(paper: 1024 512)", **size)
+    parser.add_argument("--replay", action="store_true", help="also with replay=true, on a GPU")
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    ways = {name: way for name, way in WAYS.items() if name != COMPILED or options.compile}
+    asked = {COMPILED: options.compile, REPLAYED: options.replay}
+    ways = {name: way for name, way in WAYS.items() if asked.get(name, True)}
     compare("segmentation_step", ways, options)
 
 

@@ -24,7 +24,7 @@ from bdl.segmentation.predict import frozen_scores
 from bdl.translation.pool import FakePool
 from bdl.translation.train import Discriminators, TranslationStep, Translator
 from benchmarks import published
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser, until_replayed
 
 CLASSES, BRANCHES = 19, 2
 
@@ -120,6 +120,7 @@ def ours(
     options: argparse.Namespace,
     precision: str = "auto",
     compiled: bool = False,
+    replayed: bool = False,
     checkpointing: bool = False,
 ) -> Work:
     fabric = make_fabric(Config(device=options.device, precision=precision))
@@ -128,6 +129,7 @@ def ours(
         fabric,
         Console(speaking=False),
         compile=compiled,
+        replay=replayed,
         gradient_checkpointing=checkpointing,
     )
     translator, discriminators, network = networks(options)
@@ -139,15 +141,21 @@ def ours(
     score_maps = frozen_scores(fabric, channels_last(network))
     learn = TranslationStep(run, recipe, translator, discriminators, score_maps, pools)
     a, b = (image.contiguous(memory_format=torch.channels_last) for image in images(options))
-    return lambda: learn(a, b, 1.0)
+    return (
+        until_replayed(lambda: learn(a, b, 1.0), learn.replay)
+        if replayed
+        else lambda: learn(a, b, 1.0)
+    )
 
 
-COMPILED, CHECKPOINTING = "ours, auto, compiled", "ours, auto, checkpointing"
+COMPILED, REPLAYED = "ours, auto, compiled", "ours, auto, replayed"
+CHECKPOINTING = "ours, auto, checkpointing"
 WAYS: dict[str, Way] = {
     PUBLISHED: as_published,
     "ours, float32": partial(ours, precision="32-true"),
     CHECKPOINTING: partial(ours, checkpointing=True),
     "ours, auto": ours,
+    REPLAYED: partial(ours, replayed=True),
     COMPILED: partial(ours, compiled=True),
 }
 
@@ -159,9 +167,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="channels of the first convolutions")
     parser.add_argument("--blocks", type=int, default=9, help="residual blocks of a generator")
     parser.add_argument("--checkpointing", action="store_true", help="also what it costs")
+    parser.add_argument("--replay", action="store_true", help="also with replay=true, on a GPU")
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    asked = {CHECKPOINTING: options.checkpointing, COMPILED: options.compile}
+    asked = {
+        CHECKPOINTING: options.checkpointing,
+        COMPILED: options.compile,
+        REPLAYED: options.replay,
+    }
     ways = {name: way for name, way in WAYS.items() if asked.get(name, True)}
     compare("translation_step", ways, options)
 

@@ -57,20 +57,7 @@ def make_fabric(config: Config) -> Fabric:
         ) from None
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
     return fabric
-
-
-@contextmanager
-def any_sizes() -> Iterator[None]:
-    """Inside, convolutions meet images of any size, each perhaps once: cuDNN does not search for
-    the fastest algorithm of every new size, which takes seconds."""
-    searches = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = searches
 
 
 def require_launcher(config: Config) -> None:

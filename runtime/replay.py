@@ -213,7 +213,7 @@ class Replay:
                 for group in optimizer.param_groups:
                     self.set_rate(group, float(group["lr"]))
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def tensors(self) -> Iterator[Tensor]:
         """All that is learned, in a fixed order."""
         for learned in self._learned:
             if isinstance(learned, nn.Module):
@@ -227,11 +227,11 @@ class Replay:
 
     def _state(self) -> list[Tensor]:
         """A copy of all that is learned, in main memory: the device's is for the step."""
-        return [tensor.detach().to("cpu", copy=True) for tensor in self._tensors()]
+        return [tensor.detach().to("cpu", copy=True) for tensor in self.tensors()]
 
     @torch.no_grad()
     def _put_back(self, state: Sequence[Tensor]) -> None:
-        for tensor, value in zip(self._tensors(), state, strict=True):
+        for tensor, value in zip(self.tensors(), state, strict=True):
             tensor.copy_(value)
 
 

@@ -29,7 +29,7 @@ from bdl.domains.matching import find, normal, parts_of
 from bdl.domains.tensors import to_tensor, to_unit
 from bdl.runtime.config import Config, DeviceName, PrecisionName
 from bdl.runtime.console import Console, counted, log
-from bdl.runtime.device import any_sizes, make_fabric
+from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import atomic, tells_case_apart
 from bdl.runtime.store import read_manifest
@@ -160,12 +160,11 @@ class Predictor:
         image = _as_photo(photo).image
         size = (image.height, image.width)
         parts: list[tuple[int, int, Maps]] = []
-        with any_sizes():
-            for scale in self.scales:
-                view = self._view(image, scale)
-                parts.append((0, 0, self._pass(view, size)))
-                if self.flip:
-                    parts.append((0, 0, Mirrored(self._pass(view.flip(-1), size))))
+        for scale in self.scales:
+            view = self._view(image, scale)
+            parts.append((0, 0, self._pass(view, size)))
+            if self.flip:
+                parts.append((0, 0, Mirrored(self._pass(view.flip(-1), size))))
         return Mean(parts, size)
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:

@@ -12,7 +12,7 @@ from bdl.domains.label_space import LabelSpace
 from bdl.domains.loading import WholeImages
 from bdl.runtime.config import SegmenterTraining
 from bdl.runtime.console import log
-from bdl.runtime.device import any_sizes, draws_apart
+from bdl.runtime.device import draws_apart
 from bdl.runtime.files import load_tensors
 from bdl.runtime.run import Run
 from bdl.segmentation.checkpoint import save_segmenter
@@ -70,7 +70,7 @@ class BestState:
             UserError: No pixel of any image is labelled.
         """
         fabric, data = self.run.fabric, self.data
-        with _as_in_use(self.network), draws_apart(fabric.device), any_sizes():
+        with _as_in_use(self.network), draws_apart(fabric.device):
             if fabric.world_size > 1:  # those of the main process are the network's
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)

@@ -86,7 +86,7 @@ def batch(step: int, kind: str) -> tuple:
 
 def learned(step: TrainingStep) -> list[Tensor]:
     """Weights, buffers and the optimizers' state."""
-    return list(Replay(step.shared.values(), torch.device("cpu"), None)._tensors())
+    return list(Replay(step.shared.values(), torch.device("cpu"), None).tensors())
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -20,6 +20,7 @@ from bdl.runtime.config import (
 )
 from bdl.runtime.console import Console
 from bdl.runtime.device import channels_last, make_fabric
+from bdl.runtime.replay import WARM_UP
 from bdl.runtime.run import Run
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
@@ -78,6 +79,30 @@ def test_a_step_of_segmentation_does_not_wait():
 
     twice(step)
     assert np.isfinite(curves.close_row(2)["source"])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_recorded_step_of_segmentation_learns_as_a_computed_one(precision):
+    weights = []
+    for replayed in (False, True):
+        fabric = make_fabric(Config(device="cuda", precision=precision))
+        torch.manual_seed(0)
+        learn = SegmentationStep(
+            Run(Path(), fabric, Console(speaking=False), replay=replayed),
+            OptimizerConfig(),
+            segmenter(),
+            AdversarialConfig(),
+            OutputDiscriminator(CLASSES, 8),
+        )
+        torch.manual_seed(1)
+        losses = [
+            learn((images(), labels()), (images(), labels()), 1 / (1 + n))
+            for n in range(WARM_UP + 6)
+        ]
+        weights.append(torch.cat([p.detach().flatten() for p in learn.segment.parameters()]))
+        assert all(np.isfinite(loss["source"].item()) for loss in losses)
+    assert learn.replay.replayed == 6 and not learn.replay.warning
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-3)
 
 
 def test_a_step_of_translation_does_not_wait():

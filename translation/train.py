@@ -18,7 +18,6 @@ from bdl.domains.problem import followed
 from bdl.domains.tensors import to_bytes, to_tensor, to_unit
 from bdl.runtime.config import TranslationWeights, TranslatorTraining
 from bdl.runtime.device import (
-    any_sizes,
     draws_apart,
     has_fused_optimizers,
     random_for,
@@ -285,7 +284,7 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
         """Followed source images, translated with the grain that their export has, too."""
         made = []
         device = self.fabric.device
-        with draws_apart(device), any_sizes(), torch.no_grad(), self.fabric.autocast():
+        with draws_apart(device), torch.no_grad(), self.fabric.autocast():
             for index, name, image in self.frames():
                 seed_torch(index, "grain")
                 source = to_unit(self.fabric.to_device(image[None]))

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks import (
     common,
-    cudnn_search,
     depthwise,
     evaluation,
     export,
     pseudo_labels,
+    replay,
     segmentation_step,
     translation_step,
 )
@@ -69,16 +69,18 @@ def test_depthwise_networks_have_the_loss_of_dilated_operators():
     require_same(once(depthwise, "ours", given), "ours")
 
 
-def test_steps_are_measured_with_and_without_search(monkeypatch):
-    """On a CPU, where neither searches, and no GPU computes."""
-    found = []
-    for search in cudnn_search.WAYS.values():
-        monkeypatch.setattr(torch.backends.cudnn, "benchmark", not search)
-        step = "EfficientNet-Lite0, 240x180"
-        measured, on_gpu = cudnn_search.measure(step, search, "cpu", turns=1)
-        assert torch.backends.cudnn.benchmark == search and on_gpu == 0
-        found.append(measured.numbers)
-    assert len(found[0]) == 4 and found[1] == pytest.approx(found[0])
+@pytest.mark.parametrize("step", ["translation", "segmentation"])
+def test_replayed_and_computed_steps_are_told_apart(step):
+    """On a CPU nothing is replayed, so that all agree, also over the new beginning."""
+    given = options(
+        step=step, steps=4, batch=1, crop=48, width=4, blocks=1, source=[64, 64], target=[64, 64]
+    )
+    first, before, counted = replay.learn(given, replayed=False)
+    second, _, _ = replay.learn(given, replayed=True)
+    assert counted == 0
+    assert set(replay.apart(first, second).values()) == {0.0}
+    before.losses, before.state["optimizers"] = first.losses, first.state["optimizers"]
+    assert replay.apart(first, before)["weights"] > 0
 
 
 def test_export_writes_the_published_images():

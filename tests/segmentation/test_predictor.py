@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from bdl.domains.images import Photo, open_image
 from bdl.domains.tensors import to_tensor, to_unit
@@ -197,20 +197,6 @@ def test_photos_are_taken_to_the_width_of_training(tmp_path: Path, network: Segm
     by_default = Predictor(file, device="cpu").probabilities(photo(48, 36))
     explicit = Predictor(file, device="cpu", size=(64, 48)).probabilities(photo(48, 36))
     assert torch.equal(by_default, explicit)
-
-
-def test_a_new_size_is_no_reason_to_search_for_algorithms(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """cuDNN's search takes seconds on a GPU, and photos may all differ in size."""
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    predictor = Predictor(checkpoint, device="cpu")
-    seen = []
-    convolution = next(m for m in predictor.network.modules() if isinstance(m, nn.Conv2d))
-    convolution.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
-    predictor(photo())
-    assert seen == [False]
-    assert torch.backends.cudnn.benchmark  # a training beside it goes on as it was
 
 
 def test_photos_are_upright(tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""Replayed steps beside computed ones: the time of each, and whether they learn the same.
+
+    python -m benchmarks.replay --device cuda --step translation [--batch 4] [--json FILE]
+
+Our step in the precision of `precision=auto`, computed and replayed (`replay=true`), at the paper's
+sizes. "busy" is the share of a step's time in which the GPU computed. Then `--steps` steps are made
+three times from the same networks and images, at rates that fall, twice computed and once replayed;
+in the middle a new step goes on from the saved state. `apart` says by how much losses (at the most)
+and weights, buffers and optimizers' state (Euclidean distances) differ from those computed first:
+for the other computed steps, which is the spread of computing, and for the replayed ones. `moved`
+is by how much they changed in all. On a CPU nothing is replayed, and all are the same.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bdl.runtime.config import Config, GeneratorConfig, SegmentationConfig, TranslationConfig
+from bdl.runtime.console import Console
+from bdl.runtime.device import channels_last, make_fabric
+from bdl.runtime.replay import Replay, distance
+from bdl.runtime.run import Run
+from bdl.runtime.training import TrainingStep
+from bdl.segmentation.predict import frozen_scores
+from bdl.segmentation.train import SegmentationStep
+from bdl.translation.pool import FakePool
+from bdl.translation.train import TranslationStep
+from benchmarks import segmentation_step, translation_step
+from benchmarks.common import (
+    Numbers,
+    describe,
+    device_seconds,
+    in_turns,
+    make_parser,
+    table,
+    tell,
+    until_replayed,
+)
+
+COMPUTED, REPLAYED = "computed", "replayed"
+
+
+def build(options: argparse.Namespace, replayed: bool) -> TrainingStep:
+    """The step, from networks that are the same each time."""
+    fabric = make_fabric(Config(device=options.device, precision="auto"))
+    run = Run(Path(), fabric, Console(speaking=False), replay=replayed)
+    if options.step == "segmentation":
+        recipe, (network, discriminator) = SegmentationConfig(), segmentation_step.networks()
+        return SegmentationStep(run, recipe.optimizer, network, recipe.adversarial, discriminator)
+    translator, discriminators, frozen = translation_step.networks(options)
+    training = TranslationConfig(
+        generator=GeneratorConfig(options.width, options.blocks),
+        discriminator_width=options.width,
+    )
+    scores = frozen_scores(fabric, channels_last(frozen))
+    pools = [FakePool(training.pool_size, seed) for seed in (0, 1)]
+    return TranslationStep(run, training, translator, discriminators, scores, pools)
+
+
+def batch(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A batch of both domains, on the device."""
+    if options.step == "translation":
+        a, b = translation_step.images(options)
+        return _laid_out(a), _laid_out(b)
+    source, target = (segmentation_step.batch(options, name) for name in ("source", "target"))
+    return (_laid_out(source[0]), source[1]), (_laid_out(target[0]), target[1])
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass
+class Learned:
+    """What a number of steps made: the losses of each, and by kind what was learned."""
+
+    losses: list[dict[str, float]]
+    state: dict[str, list[Tensor]]
+
+
+def learn(options: argparse.Namespace, replayed: bool) -> tuple[Learned, Learned, int]:
+    """Make the steps, with a new beginning in the middle.
+
+    Returns:
+        What they made, what there was before, and how many were replayed.
+    """
+    source, target = batch(options)
+    step, counted, losses = build(options, replayed), 0, []
+    before = Learned([], state_of(step))
+    for number in range(options.steps):
+        if number == options.steps // 2:
+            counted += step.replay.replayed
+            step = resumed(build(options, replayed), step)
+        terms = step(source, target, 1 - number / options.steps)
+        losses.append(terms)
+    counted += step.replay.replayed
+    read = [{name: loss.item() for name, loss in terms.items()} for terms in losses]
+    return Learned(read, state_of(step)), before, counted
+
+
+def resumed(step: TrainingStep, before: TrainingStep) -> TrainingStep:
+    """A new step that goes on from the state of another, as from a saved one."""
+    for name, learned in {**step.shared, **step.own}.items():
+        state = {**before.shared, **before.own}[name].state_dict()
+        learned.load_state_dict(copy.deepcopy(state))
+    return step
+
+
+def state_of(step: TrainingStep) -> dict[str, list[Tensor]]:
+    """Weights, buffers and the optimizers' state, copies in main memory."""
+    kinds: dict[str, list[Tensor]] = {"weights": [], "buffers": [], "optimizers": []}
+    for learned in step.shared.values():
+        if isinstance(learned, nn.Module):
+            kinds["weights"] += learned.parameters()
+            kinds["buffers"] += learned.buffers()
+        else:
+            kinds["optimizers"] += Replay([learned], torch.device("cpu"), None).tensors()
+    return {
+        kind: [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+        for kind, tensors in kinds.items()
+    }
+
+
+def apart(one: Learned, other: Learned) -> dict[str, float]:
+    """By how much losses differ at the most, and the distances of what was learned."""
+    losses = max(
+        abs(a[name] - b[name]) for a, b in zip(one.losses, other.losses, strict=True) for name in a
+    )
+    return {
+        "losses": losses,
+        **{kind: distance(values, other.state[kind]) for kind, values in one.state.items()},
+    }
+
+
+def timed(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Seconds a step, and the share of them in which a GPU computes, of both ways."""
+    source, target = batch(options)
+
+    def work(replayed: bool) -> Callable[[], Numbers]:
+        step = build(options, replayed)
+        once = lambda: step(source, target, 1.0)  # noqa: E731
+        return until_replayed(once, step.replay) if replayed else once
+
+    works = {COMPUTED: work(False), REPLAYED: work(True)}
+    measured = in_turns(works, options.turns, options.device)
+    ways = {}
+    for way, found in measured.items():
+        busy = device_seconds(works[way]) / found.median
+        ways[way] = {"seconds": found.median, "first_seconds": found.first, "busy": busy}
+        ways[way]["ratio"] = measured[COMPUTED].median / found.median
+    return ways
+
+
+def main() -> None:
+    parser = make_parser(str(__doc__), turns=10)
+    parser.add_argument("--step", choices=("translation", "segmentation"), required=True)
+    parser.add_argument("--steps", type=int, default=24, help="that learn (default 24)")
+    parser.add_argument("--batch", type=int, default=1, help="images of each domain (translation)")
+    parser.add_argument("--crop", type=int, default=452, help="of translation (default 452)")
+    parser.add_argument("--width", type=int, default=64, help="of its networks (default 64)")
+    parser.add_argument("--blocks", type=int, default=9, help="of its generators (default 9)")
+    size: dict[str, Any] = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT")}
+    parser.add_argument("--source", default=[1280, 720], help="of segmentation", **size)
+    parser.add_argument("--target", default=[1024, 512], help="of segmentation", **size)
+    parser.add_argument("--search", action="store_true", help="cuDNN searches for its algorithms")
+    options = parser.parse_args()
+    torch.backends.cudnn.benchmark = options.search
+    ways = timed(options)
+    first, before, _ = learn(options, False)
+    second, _, _ = learn(options, False)
+    replayed, _, counted = learn(options, True)
+    before.losses = first.losses
+    before.state["optimizers"] = [torch.zeros_like(t) for t in first.state["optimizers"]]
+    result = describe("replay", options)
+    result |= {
+        "ways": ways,
+        "apart": {COMPUTED: apart(first, second), REPLAYED: apart(first, replayed)},
+        "moved": apart(first, before),
+        "replayed_steps": counted,
+        "ratio": ways[REPLAYED]["ratio"],
+    }
+    rows = [
+        [way, f"{it['seconds']:.4g}", f"{it['first_seconds']:.4g}", f"{it['busy']:.2f}"]
+        for way, it in ways.items()
+    ]
+    print(table(["way", "s (median)", "s the first time", "GPU busy"], rows), flush=True)
+    found = {**result["apart"], "moved": result["moved"]}
+    rows = [
+        [name, *(f"{value:.3g}" for value in values.values())] for name, values in found.items()
+    ]
+    print(table(["apart", *found["moved"]], rows), flush=True)
+    print(f"{counted} of {options.steps} steps were replayed")
+    tell(result, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """What a step has to compute and to move: operations and bytes at the paper's sizes.
 
-    python -m benchmarks.bounds
+    python -m benchmarks.bounds [--json FILE]
 
 Runs the steps on tensors without memory, in seconds on any machine. Operations are those of
 convolutions (a multiplication and an addition are two), bytes those that all operations, one by
@@ -17,11 +17,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bdl.runtime.config import TranslationWeights
+from bdl.runtime.files import write_json
 from bdl.segmentation import losses
 from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.translation.train import Discriminators, Translator, generator_losses, weighted_sum
-from benchmarks.common import table
+from benchmarks.common import describe, make_parser, table
 
 
 class _Traffic(TorchDispatchMode):
@@ -98,14 +99,17 @@ def count(path: Callable[[], None]) -> dict[str, Any]:
 
 
 def main() -> None:
+    options = make_parser(str(__doc__), turns=1).parse_args()
+    found = {name: count(path) for name, path in PATHS.items()}
     rows = []
-    for name, path in PATHS.items():
-        counted = count(path)
+    for name, counted in found.items():
         operations, moved = counted["operations"], counted["bytes"]
         rows.append(
             [name, f"{operations / 1e12:.2f}", f"{moved / 1e9:.1f}", f"{operations / moved:.0f}"]
         )
     print(table(["path", "10^12 operations", "GB", "operations a byte"], rows))
+    if options.json is not None:
+        write_json(options.json, {**describe("bounds", options), "paths": found})
 
 
 if __name__ == "__main__":

@@ -277,6 +277,12 @@ def test_the_configuration_reference_is_current():
     ).page()
 
 
+def test_the_tables_of_figures_are_those_of_the_results():
+    """If not: python docs/list_performance.py"""
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    assert text == script("list_performance").page(text)
+
+
 def test_the_reference_explains_every_key_and_its_default():
     rows = re.findall(
         r"^\| `([\w.]+)` \| (.*?) \| (.*?) \| `(.*)` \| (.*) \|$",

@@ -1,0 +1,113 @@
+"""Write the tables of performance.md from the results in results/performance.
+
+    python docs/list_performance.py
+
+What stands between the two marks of the page is made anew; the rest is written by hand.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "docs" / "results" / "performance"
+BEGIN, END = "<!-- Made by docs/list_performance.py -->\n", "<!-- End -->\n"
+HEAD = ("what", "machine", "command", "figure")
+
+
+def page(text: str) -> str:
+    """The page's text with the tables as the results have them."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + tables() + END + after
+
+
+def tables() -> str:
+    """A table of all figures, and one for each rehearsal."""
+    results = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        if "benchmark" in result:
+            results[file.name] = result
+    # On a GPU first: that is what trainings run on.
+    names = sorted(results, key=lambda name: results[name]["settings"]["device"] != "cuda")
+    rows = [
+        (
+            f"[{results[name]['benchmark'].replace('_', ' ')}](results/performance/{name}): {what}",
+            machine(results[name]),
+            f"`{command(results[name])}`",
+            figure,
+        )
+        for name in names
+        for what, figure in figures(results[name])
+    ]
+    parts = [table(HEAD, rows)]
+    for result in map(results.__getitem__, names):
+        if "parts" in result:
+            parts.append(f"Each stage of `{command(result)}` on {machine(result)}:\n")
+            parts.append(rehearsal(result))
+    return "\n".join(parts)
+
+
+def machine(result: dict[str, Any]) -> str:
+    """Device; of a CPU also threads and load, that of others included."""
+    on = result["machine"]
+    if "paths" in result:  # counted, not measured
+        return "any"
+    if result["settings"]["device"] == "cuda":
+        return str(on["device"])
+    threads = "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
+    return f"{on['device']}, {on['cores']} cores, {threads}, load {on['load']:.0f}"
+
+
+def command(result: dict[str, Any]) -> str:
+    """The command without the places of its files."""
+    return re.sub(r" --(json|out) \S+", "", result["command"])
+
+
+def figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was measured, and the figure."""
+    for way, found in result.get("ways", {}).items():
+        text = f"{found['seconds']:.3g} s, {found['ratio']:.2f} times as fast"
+        if "memory_peak" in found:
+            text += f", {found['memory_peak'] / 2**20:.0f} MB"
+        yield way, text
+    for path, found in result.get("paths", {}).items():
+        operations, moved = found["operations"], found["bytes"]
+        yield path, f"{operations / 1e12:.2f} x 10^12 operations, {moved / 1e9:.1f} GB"
+    for stage, found in result.get("stages", {}).items():
+        if "one_by_one" in found:
+            text = f"{found['one_by_one']:.2f} s one by one, {found['seconds']:.2f} s at once"
+        else:
+            first, last = found["after_first_mb"], found["at_the_end_mb"]
+            text = f"{first:.0f} MB after 250 images, {last:.0f} MB after all"
+            text += f", peak {round(found['peak_grown_mb']):+d} MB"
+        yield stage, text
+    if "hours" in result:
+        yield result["settings"]["config"], f"{result['hours']:.0f} hours in all"
+
+
+def rehearsal(result: dict[str, Any]) -> str:
+    """Work, time and memory of each stage of a recipe."""
+    rows = []
+    for part in result["parts"]:
+        memory = part["gpu_memory"] or part["memory"]
+        work = f"{part['work']} {part['unit']}"
+        size = f"{memory / 1e9:.1f}" if memory else ""
+        rows.append((part["stage"], work, f"{part['seconds']:.3g}", f"{part['hours']:.1f}", size))
+    return table(("stage", "work in the recipe", "s each", "hours", "GB"), rows)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    print(f"{PAGE.relative_to(ROOT)}: written", file=sys.stderr)

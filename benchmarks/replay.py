@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdl.runtime.config import Config, GeneratorConfig, SegmentationConfig, TranslationConfig
+from bdl.runtime.config import Config, GeneratorConfig, SegmentationConfig, TranslatorTraining
 from bdl.runtime.console import Console
 from bdl.runtime.device import channels_last, make_fabric
 from bdl.runtime.replay import Replay, distance
@@ -54,7 +54,7 @@ def build(options: argparse.Namespace, replayed: bool) -> TrainingStep:
         recipe, (network, discriminator) = SegmentationConfig(), segmentation_step.networks()
         return SegmentationStep(run, recipe.optimizer, network, recipe.adversarial, discriminator)
     translator, discriminators, frozen = translation_step.networks(options)
-    training = TranslationConfig(
+    training = TranslatorTraining(
         generator=GeneratorConfig(options.width, options.blocks),
         discriminator_width=options.width,
     )

@@ -17,7 +17,7 @@ from bdl.runtime.config import (
     AdversarialConfig,
     GeneratorConfig,
     OptimizerConfig,
-    TranslationConfig,
+    TranslatorTraining,
 )
 from bdl.runtime.console import Console
 from bdl.runtime.device import seed_torch
@@ -62,7 +62,7 @@ def translation(pool: int, checkpointing: bool = False) -> Build:
         run = Run(run.folder, run.fabric, run.console, gradient_checkpointing=checkpointing)
         return TranslationStep(
             run,
-            TranslationConfig(generator=GeneratorConfig(4, 1, True, 0.1), discriminator_width=4),
+            TranslatorTraining(generator=GeneratorConfig(4, 1, True, 0.1), discriminator_width=4),
             Translator(4, 1, skip=True, grain=0.1),
             Discriminators(4),
             frozen_scores(run.fabric, compact(run.fabric)),

@@ -224,6 +224,6 @@ def _where(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     # Not torch's own lines, where there are others.
     others = [frame for frame in frames if not Path(frame.filename).is_relative_to(_TORCH)]
-    last = (others or frames or [None])[-1]
+    last = next(reversed(others or frames), None)
     where = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
     return f"{type(error).__name__}: {first_line(error)}{where}"

@@ -29,7 +29,7 @@ from bdl.segmentation.network_name import without_fetching
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.predict import frozen_scores
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 
 CLASSES = 19
 # In the order of docs/networks.md.
@@ -71,7 +71,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     judge = OutputDiscriminator(CLASSES)
     learn = SegmentationStep(run, OptimizerConfig(), network, AdversarialConfig(), judge)
     peak = PeakMemory()
-    step = clock(lambda: learn((images, labels), (images, labels), 1.0), fabric, options.turns)
+    target = Target(images, labels)
+    step = clock(lambda: learn((images, labels), target, 1.0), fabric, options.turns)
     memory = peak.read()
     scores = frozen_scores(fabric, channels_last(network))
 

@@ -23,7 +23,7 @@ from bdl.runtime.run import Run
 from bdl.segmentation.networks import Segmenter
 from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 from benchmarks import published
 from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser, until_replayed
 
@@ -113,10 +113,11 @@ def ours(
         (image.contiguous(memory_format=torch.channels_last), label)
         for image, label in (batch(options, "source"), batch(options, "target"))
     )
+    seen = Target(*target)
     return (
-        until_replayed(lambda: learn(source, target, 1.0), learn.replay)
+        until_replayed(lambda: learn(source, seen, 1.0), learn.replay)
         if replayed
-        else lambda: learn(source, target, 1.0)
+        else lambda: learn(source, seen, 1.0)
     )
 
 

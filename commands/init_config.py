@@ -81,7 +81,7 @@ def _tell(role: str, held: Held) -> None:
     log.info("%s: %s", role, ", ".join(held.shares()))
     if held.unknown:
         log.info("%s: ignored, as no class: %s", role, held.text(sorted(held.unknown)))
-    told = judge(held, f"--{role}", learned=role == "source", whole=True)
+    told = judge(held, f"--{role.replace('_', '-')}", learned=role == "source", whole=True)
     for line in told.warnings:
         log.warning("warning: %s", line)
     if told.problems:
@@ -110,6 +110,13 @@ def survey_folders(options: Namespace, index: Index) -> dict[str, Survey]:
         if found is not None:
             surveys[role] = found
             _tell_what_is_taken(role, found)
+        if role == "target" and options.target_labelled:
+            key = "--target-labelled"
+            labelled = survey(options.target_labelled, "train", True, key, index)
+            surveys["target_labelled"] = labelled
+            _tell_what_is_taken("target_labelled", labelled)
+    if "validation" in surveys and "target_labelled" in surveys:
+        _require_apart(surveys["target_labelled"], surveys["validation"], index)
     if "validation" not in surveys:
         log.warning(
             "warning: without --validation, a folder of a few labelled images like the target's, "
@@ -123,6 +130,19 @@ def survey_folders(options: Namespace, index: Index) -> dict[str, Survey]:
             len(shared),
         )
     return surveys
+
+
+def _require_apart(labelled: Survey, validation: Survey, index: Index) -> None:
+    """Raises UserError if a validation image is among those to learn from, by their contents."""
+    measuring = sorted(validation.files)
+    by_content = dict(zip(index.hashes(measuring), measuring, strict=True))
+    files = sorted(labelled.files)
+    for file, content in zip(files, index.hashes(files), strict=True):
+        if content in by_content:
+            raise UserError(
+                f"--target-labelled: {file} is the validation image {by_content[content]}, which "
+                "may only measure; take it out of one of the two"
+            )
 
 
 def _other_split(target: Survey, split: str) -> str | None:

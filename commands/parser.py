@@ -385,6 +385,12 @@ def add_init_config(commands: Commands) -> None:
     for option, meaning in FOLDERS.items():
         command.add_argument(f"--{option}", metavar="DIR", help=f"folder of {meaning}")
     command.add_argument(
+        "--target-labelled",
+        metavar="DIR",
+        help="folder of a few labelled images like the target's, from one on, that networks learn "
+        "from, too; no validation images (default: none)",
+    )
+    command.add_argument(
         "--label-space",
         metavar="NAME",
         help="one of the project's own, or a YAML file (default: told by the data set; else "

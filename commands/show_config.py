@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from bdl.runtime.config import Config, escaped, load_config, value_at
-from bdl.runtime.config_keys import all_keys
+from bdl.runtime.config_keys import all_keys, default_of
 from bdl.runtime.output import print_text
 from bdl.runtime.values import plain
 from bdl.runtime.yaml_text import to_line
@@ -24,12 +24,12 @@ def annotated(config: Config) -> str:
         A line for each key, in the order of docs/configuration.md. A comment says the default
         where the value is another.
     """
-    default, lines = Config(), []
+    lines = []
     for name, key in all_keys().items():
         section, _, last = name.rpartition(".")
         if section and value_at(config, section) is None:
             continue  # the line of the section says null
-        value, usual = value_at(config, name), value_at(default, name)
+        value, usual = value_at(config, name), default_of(name)
         line = "  " * name.count(".") + f"{last}:"
         if value is None or not key.is_section:
             line += f" {to_line(escaped(plain(value)))}"

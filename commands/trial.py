@@ -109,7 +109,8 @@ def trial_of(config: Config, folder: Path) -> Config:
     trial.self_training_steps = min(1, config.self_training_steps)
     trial.log_every = trial.checkpoint_every = SIZE
     trial.data.cache = None
-    for domain in (trial.data.source, trial.data.target, trial.data.validation):
+    data = trial.data
+    for domain in (data.source, data.target, data.target_labelled, data.validation):
         if domain is not None:
             domain.scenes = min(domain.scenes, SIZE)
     trial.translation.checkpoints = {}

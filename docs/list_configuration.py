@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bdl.runtime import config_keys
-from bdl.runtime.config_keys import Config, Key, all_keys, value_at
+from bdl.runtime.config_keys import Config, Key, all_keys, default_of
 from bdl.runtime.values import plain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def sections(
         if key.is_section:
             inner += sections(said, key.hint, name, meaning)
             continue
-        cells = (f"`{name}`", _type(key), str(key.range or ""), shown(value_at(Config(), name)))
+        cells = (f"`{name}`", _type(key), str(key.range or ""), shown(default_of(name)))
         rows.append(f"| {' | '.join((*cells, _in_table(meaning)))} |\n")
     if rows:
         parts.append(

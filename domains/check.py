@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def check_problem(
             problem, role, _passes(config, problem, role) if crops else [], pixels, console
         )
     ]
+    with suppress(UserError):  # which is among the problems already
+        problems += problem.leaks()
+    if not problems and crops:
+        problems += _mixed_target(config, problem)
     if given is not None and not problems:
         key = "translation.images"
         try:
@@ -83,7 +88,7 @@ def _passes(config: Config, problem: Problem, role: str) -> list[_Pass]:
     segmentation, translation = config.segmentation, config.translation
     adapts = config.iterations > 0
     passes = []
-    if role == "source" or (role == "target" and adapts):
+    if role == "source" or (role in ("target", "target_labelled") and adapts):
         augmentation = segmentation.augmentation
         judged = adapts and segmentation.adversarial.weight > 0
         passes.append(
@@ -94,7 +99,7 @@ def _passes(config: Config, problem: Problem, role: str) -> list[_Pass]:
                 OUTPUT_DISCRIMINATOR,
             )
         )
-        if adapts and trains_translators(config):
+        if adapts and trains_translators(config) and role != "target_labelled":
             passes.append(_Pass(View(width=translation.load_width, crop=translation.crop)))
     return passes
 
@@ -187,6 +192,23 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
             "segmentation.augmentation.crop"
         )
     return found
+
+
+def _mixed_target(config: Config, problem: Problem) -> list[str]:
+    """Uncut images of the target and labelled ones that do not go into one batch."""
+    roles = ("target", "target_labelled")
+    if not config.iterations or not set(roles) <= set(problem.roles):
+        return []
+    (used, *_) = _passes(config, problem, "target")
+    if used.view.crop is not None or used.view.size is not None:
+        return []
+    files: dict[Path, tuple[int, int]] = {}
+    for role in (role for role in roles if not problem.is_rendered(role)):
+        inspection = problem.inspect(role)
+        images = [sample.image for sample in inspection.samples]
+        sizes = map(used.view.full_size, inspection.sizes)
+        files |= dict(zip(images, sizes, strict=True))
+    return _odd_sizes(files, "data.target", used)
 
 
 def _log_transparent(samples: Sequence[Sample], key: str, index: Index) -> None:

@@ -37,6 +37,7 @@ from bdl.domains.survey import Survey
 from bdl.runtime.console import counted
 from bdl.runtime.errors import UserError
 
+TARGET_LABELLED = "target_labelled"
 STORED = "stored"  # the encoding of a drafted label space
 BINARY = "mask"  # its second one, of 0 and 255
 _LINE = 100  # characters
@@ -75,7 +76,11 @@ def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
     """What suits the surveyed data."""
     problem = fingerprint_of(surveys)
     return Amounts(
-        {role: scaled(found.size, scale.side) for role, found in surveys.items()},
+        {
+            role: scaled(found.size, scale.side)
+            for role, found in surveys.items()
+            if role != TARGET_LABELLED  # it is the target's
+        },
         choose_steps(problem, scale),
         choose_translator_epoch(problem, scale),
     )
@@ -96,14 +101,19 @@ def draft_config(
     UserError if the images are too small to be cut.
     """
     problem = fingerprint_of(surveys)
-    smallest = {role: surveys[role].smallest_at(amounts.sizes[role]) for role in surveys}
+    smallest = {role: surveys[role].smallest_at(size) for role, size in amounts.sizes.items()}
+    labelled = surveys.get(TARGET_LABELLED)
+    if labelled is not None and not surveys["target"].one_size:  # they are cut alike
+        width, height = smallest["target"]
+        smallest["target"] = width, min(height, max(1, round(width / labelled.flattest)))
     load_width = min(smallest["source"][0], smallest["target"][0])
     try:
         crop = choose_translator_crop(smallest, load_width, scale)
     except ValueError as error:
         raise UserError(f"--source, --target: {error}") from None
     sections = "".join(
-        _section(role, surveys[role], amounts.sizes[role], encodings.get(role)) for role in surveys
+        _section(role, surveys[role], amounts.sizes.get(role), encodings.get(role))
+        for role in surveys
     )
     if "validation" not in surveys:
         sections += _NO_VALIDATION
@@ -261,7 +271,7 @@ def space_for(surveys: Mapping[str, Survey]) -> str | None:
     return "cityscapes19" if known else None
 
 
-def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | None) -> str:
+def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: str | None) -> str:
     domain = found.domain
     note = f"{counted(found.count, 'image')} of {found.size[0]}x{found.size[1]}"
     if not found.one_size:
@@ -278,7 +288,9 @@ def _section(role: str, found: Survey, size: tuple[int, int], encoding: str | No
         more = ", ..." if len(found.ids) > 20 else ""
         kind = "colours" if found.by_color else "ids"
         lines.append(f"  encoding: {_text(encoding)}  # {kind} in its labels: {ids}{more}")
-    if found.one_size:
+    if size is None:
+        pass  # it is another section's
+    elif found.one_size:
         lines.append(f"  size: [{size[0]}, {size[1]}]")
     else:
         lines.append("  size: null")

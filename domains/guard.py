@@ -116,7 +116,8 @@ def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
     Args:
         held: What they hold.
         key: Their data set in messages, e.g. "data.source", or an option such as "--source".
-        learned: Whether a network learns from them, and is not only measured on them.
+        learned: Whether a network learns from them alone; else it is measured on them, or has them
+            beside others.
         whole: Whether these are all label files.
     """
     told = Judgement()
@@ -145,7 +146,8 @@ def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
     if len(held.classes) == 1:
         (only,) = held.classes
         told.warnings.append(
-            f"{key}: its labels hold one class alone, {held.space.names[only]}: scores say little"
+            f"{key}: its labels hold one class alone, {held.space.names[only]}, and say little "
+            "of the others"
         )
     unknown = sum(held.unknown.values())
     labelled = held.known + unknown
@@ -173,7 +175,7 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
 
     Args:
         problem: The data sets.
-        role: "source", "target" or "validation".
+        role: "source", "target", "target_labelled" or "validation".
         inspection: What of it may be used.
         whole: Whether all label files are read.
     """

@@ -217,6 +217,12 @@ def train_ids(file: Path, table: np.ndarray) -> np.ndarray:
     return table[np.asarray(open_label(file, is_by_color(table)))]
 
 
+def turned_with(labels: np.ndarray, photo: Path) -> np.ndarray:
+    """Labels, H x W, that were drawn on a photo as it is stored, turned upright with it."""
+    image = Image.fromarray(labels)
+    return np.asarray(_turned(image, read_header(photo), UPRIGHT, is_turned=False))
+
+
 def open_colors(file: Path) -> Photo:
     """The colours of a label map that shows classes by them, upright; none is filled in.
 

@@ -32,7 +32,8 @@ IGNORE = 255
 IDS = 65_536  # entries of a table from ids
 TRANSPARENT = 1 << 24  # stands for no colour: colours are 0xRRGGBB
 OWN = Path(__file__).parent / "label_spaces"
-NO_SUBSETS = ("stage", "k", "i", "miou", "iou", "seconds", "note")  # what else a row of results has
+# What else a row of results has
+NO_SUBSETS = ("stage", "k", "i", "miou", "iou", "seconds", "note", "target_labels")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""The adaptation problem that a configuration states: labelled source, unlabelled target, and
-labelled validation images that only measure."""
+"""The adaptation problem that a configuration states: labelled source, unlabelled target, perhaps a
+few labelled images of the target, and labelled validation images that only measure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bdl.runtime.ownership import RUN
 if TYPE_CHECKING:
     from bdl.domains.loading import TrainingSamples, WholeImages
 
-ROLES = ("source", "target", "validation")
+ROLES = ("source", "target", "target_labelled", "validation")
 _FOLLOWED = 4  # samples of each role that reports show
 _RENDERED_SIZE = (192, 96)  # width and height of streets that no size is given for
 
@@ -83,8 +83,9 @@ class ImageSet:
         labels: Their label maps, where these are used.
         orientation: How the files are read, "upright" or "stored".
         count: Number of images, known before they are rendered, too.
-        role: "source", "target" or "validation".
+        role: "source", "target", "target_labelled" or "validation".
         find: Gives the samples, with labels; of rendered images once they are there.
+        hashes: Gives the hashes of the images' contents, likewise.
         cache: Keeps decoded images.
         width: In place of `size`, the width that they are resized to, each keeping its shape.
     """
@@ -97,6 +98,7 @@ class ImageSet:
     count: int = field(compare=False)
     role: str = field(compare=False)
     find: Callable[[], list[Sample]] = field(compare=False, repr=False)
+    hashes: Callable[[], list[str]] = field(compare=False, repr=False)
     cache: ImageCache | None = field(compare=False, repr=False, default=None)
     width: int | None = field(default=None, metadata={"optional": True})
 
@@ -203,6 +205,42 @@ class Problem:
         return self._image_set("target")
 
     @cached_property
+    def target_labelled(self) -> ImageSet | None:
+        """A few labelled images like the target's; None where there are none.
+
+        Raises:
+            UserError: One of them is a validation image, too.
+        """
+        if "target_labelled" not in self.roles:
+            return None
+        for problem in self.leaks():
+            raise UserError(problem)
+        return self._image_set("target_labelled")
+
+    def leaks(self) -> list[str]:
+        """A line for each labelled image of the target that is a validation image, too, by the
+        contents of their files: what measures must not teach."""
+        if not {"target_labelled", "validation"} <= set(self.roles):
+            return []
+        if self.is_rendered("target_labelled"):
+            return []  # other scenes
+        labelled = [sample.image for sample in self.samples("target_labelled")]
+        if self.is_rendered("validation"):  # perhaps not yet; then nobody can have labelled them
+            measuring = sorted(Path(str(self.domain("validation").root)).glob("images/*"))
+        else:
+            measuring = [sample.image for sample in self.samples("validation")]
+        by_content = dict(
+            zip(self.index.hashes(measuring, "data.validation"), measuring, strict=True)
+        )
+        hashes = self.index.hashes(labelled, "data.target_labelled")
+        return [
+            f"{file}: an image of data.target_labelled is the validation image "
+            f"{by_content[content]}, which may only measure; take it out of one of the two"
+            for file, content in zip(labelled, hashes, strict=True)
+            if content in by_content
+        ]
+
+    @cached_property
     def validation(self) -> ImageSet | None:
         """Labelled images that only measure; None where nothing is measured."""
         return self._image_set("validation") if "validation" in self.roles else None
@@ -231,8 +269,11 @@ class Problem:
             count=rendered.scenes if rendered else len(samples),
             role=role,
             find=lambda: self.samples(role),
+            hashes=lambda: self.index.hashes(
+                [sample.image for sample in self.samples(role)], f"data.{role}"
+            ),
             cache=self.cache,
-            width=self.domain(role).width,
+            width=self.width(role),
         )
 
     @cached_property
@@ -285,7 +326,7 @@ class Problem:
         """What of the role's files may be used, each looked at once.
 
         Args:
-            role: "source", "target" or "validation".
+            role: "source", "target", "target_labelled" or "validation".
             pixels: Whether all files are decoded.
 
         Raises:
@@ -305,12 +346,20 @@ class Problem:
 
     def size(self, role: str) -> tuple[int, int] | None:
         """Width and height at which the role's images are used; None: as stored."""
-        size = self.domain(role).size
+        size = self._sized(role).size
         return (size[0], size[1]) if size else None
+
+    def width(self, role: str) -> int | None:
+        """The width at which the role's images are used, in the place of a size."""
+        return self._sized(role).width
+
+    def _sized(self, role: str) -> DomainConfig:
+        """The section that says how large the role's images are."""
+        return self.domain("target" if role == "target_labelled" else role)
 
     def view(self, role: str) -> View:
         """How the role's images are resized."""
-        return View(size=self.size(role), width=self.domain(role).width)
+        return View(size=self.size(role), width=self.width(role))
 
     def layout(self, role: str) -> Layout:
         """Where the role's files are, and how its labels count classes."""

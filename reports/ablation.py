@@ -21,6 +21,7 @@ from bdl.runtime.config import Config
 from bdl.runtime.files import write_json, write_text
 from bdl.runtime.stage import flatten
 from bdl.runtime.values import plain
+from bdl.segmentation.metrics import in_words
 from bdl.segmentation.stages import Segmenter
 
 # The table as it is, and as people read it.
@@ -63,6 +64,7 @@ class Line:
         gain: The same less that of the run's source only.
         iou: IoU in [0, 1] by class and seed; None for a class in neither labels nor predictions.
         runs: By seed, the folder of the run, relative to the ablation's.
+        target_labels: Number of labelled target images behind it.
     """
 
     variant: str
@@ -75,6 +77,12 @@ class Line:
     gain: dict[int, float | None]
     iou: dict[str, dict[int, float | None]] = field(default_factory=dict)
     runs: dict[int, str] = field(default_factory=dict)
+    target_labels: int = 0
+
+    @property
+    def labels(self) -> str:
+        """How many labelled target images are behind it, in words; empty for none."""
+        return in_words(self.target_labels)
 
     @property
     def symbol(self) -> str:
@@ -157,7 +165,8 @@ def summarize(results: Sequence[tuple[Cell, Sequence[Row]]], folder: Path) -> li
     for cell, rows in results:
         for row in rows:
             key = (cell.variant, cell.iterations, cell.self_training_steps, row.stage)
-            line = lines.setdefault(key, Line(*key, k=row.k, i=row.i, miou={}, gain={}))
+            new = Line(*key, row.k, row.i, {}, {}, target_labels=row.target_labels)
+            line = lines.setdefault(key, new)
             line.miou[cell.seed] = row.miou
             line.gain[cell.seed] = difference(row.miou, rows[0].miou)
             line.runs[cell.seed] = Path(cell.config.out).relative_to(folder).as_posix()
@@ -190,7 +199,8 @@ def as_markdown(lines: Sequence[Line]) -> str:
         gains = [line.gain.get(seed) for seed in seeds]
         numbers = [str(line.iterations), str(line.self_training_steps)]
         cells = ["" if gain is None else signed(gain) for gain in gains]
-        rows.append([line.variant, *numbers, line.network, line.spread, *cells])
+        network = ", ".join(filter(None, (line.network, line.labels)))
+        rows.append([line.variant, *numbers, network, line.spread, *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -198,11 +208,13 @@ def as_csv(lines: Sequence[Line]) -> str:
     """A line a network and seed; mIoU and gain as fractions, empty where not measured."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "K", "N", "network", "seed", "miou", "gain"])
+    head = ["variant", "K", "N", "network", "seed", "miou", "gain", "target_labels"]
+    writer.writerow(head)
     for line in lines:
         cell = [line.variant, line.iterations, line.self_training_steps, line.network]
         for seed in line.miou:
-            writer.writerow([*cell, seed, line.miou[seed], line.gain[seed]])
+            numbers = [line.miou[seed], line.gain[seed], line.target_labels]
+            writer.writerow([*cell, seed, *numbers])
     return text.getvalue()
 
 

@@ -166,6 +166,11 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     for run in runs:
         texts += [f"{row.stage} of {run.name} was {row.note}." for row in run.rows if row.note]
     for run in runs[1:]:
+        if run.last.target_labels != first.last.target_labels:
+            texts.append(
+                f"{run.name} learned from {run.last.target_labels} labelled target images, "
+                f"{first.name} from {first.last.target_labels}."
+            )
         if list(run.last.iou) != list(first.last.iou) and run.last.iou and first.last.iou:
             texts.append(f"{run.name} has other classes than {first.name}.")
         elif run.validation is None or first.validation is None:
@@ -195,6 +200,8 @@ def chart(runs: Sequence[ComparedRun]) -> str:
 def as_text(runs: Sequence[ComparedRun]) -> str:
     """mIoU in % by network and run, as a plain table; "-" for a network that a run lacks."""
     rows = [("network", [run.name for run in runs])]
+    if any(run.last.target_labels for run in runs):
+        rows.append(("target labels", [str(run.last.target_labels) for run in runs]))
     for line in networks(runs):
         cells = ["-" if row is None else score(row.miou) for row in line.rows]
         rows.append((line.stage, cells))

@@ -14,7 +14,14 @@ from bdl.runtime.files import read_json
 from bdl.runtime.metrics import Metrics, TrainingMetrics
 from bdl.runtime.stage import Stage
 from bdl.runtime.store import METRICS, VERSION, Manifest, Store, read_manifest, read_metrics
-from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics
+from bdl.segmentation.metrics import (
+    TARGET_LABELS,
+    EvaluationMetrics,
+    GivenMetrics,
+    PseudoLabelMetrics,
+    SegmenterMetrics,
+    in_words,
+)
 from bdl.segmentation.stages import RESULT, Evaluation, PseudoLabels, Segmenter, TrainedSegmenter
 from bdl.translation.metrics import MeasureMetrics
 from bdl.translation.stages import TrainedTranslator, TranslationMeasures
@@ -86,6 +93,8 @@ class Row:
         iou: IoU by class name; None for a class in neither labels nor predictions.
         seconds: Time of its training.
         note: Why it is not of the configuration as it is; None if it is.
+        target_labels: Number of labelled target images that it, or a network before it, learned
+            from.
     """
 
     stage: str
@@ -96,11 +105,17 @@ class Row:
     iou: dict[str, float | None]
     seconds: float
     note: str | None = None
+    target_labels: int = 0
 
     @property
     def symbol(self) -> str:
         """The paper's symbol for the network."""
         return Segmenter(k=self.k, i=self.i).symbol
+
+    @property
+    def labels(self) -> str:
+        """How many labelled target images are behind it, in words; empty for none."""
+        return in_words(self.target_labels)
 
     def as_json(self) -> dict[str, Any]:
         """The row of results.json."""
@@ -113,6 +128,8 @@ class Row:
             "iou": self.iou,
             "seconds": self.seconds,
         }
+        if self.target_labels:
+            content[TARGET_LABELS] = self.target_labels
         return content if self.note is None else {**content, "note": self.note}
 
     @classmethod
@@ -124,7 +141,8 @@ class Row:
         """
         rest = dict(content)
         own = {key: rest.pop(key) for key in ("stage", "k", "i", "miou", "iou", "seconds")}
-        return cls(**own, note=rest.pop("note", None), subsets=rest)
+        labels = rest.pop(TARGET_LABELS, 0)
+        return cls(**own, note=rest.pop("note", None), target_labels=labels, subsets=rest)
 
 
 def records_of(store: Store, stages: Sequence[Stage]) -> list[Record]:
@@ -268,7 +286,10 @@ def rows_of(records: Sequence[Record], space: LabelSpace) -> list[Row]:
     evaluated; in one without validation images its row has no scores."""
     evaluations = {(r.k, r.i): r for r in records if r.kind == Evaluation.kind}
     rows = []
+    target_labels = 0
     for record in records:
+        if isinstance(record.metrics, SegmenterMetrics | GivenMetrics):
+            target_labels = max(target_labels, record.metrics.target_labels)
         if record.manifest is None or record.segmenter is None:
             continue
         evaluation = evaluations.get((record.k, record.i))
@@ -288,6 +309,7 @@ def rows_of(records: Sequence[Record], space: LabelSpace) -> list[Row]:
                 iou=iou,
                 seconds=record.manifest.seconds,
                 note=record.note or _about_score(evaluation),
+                target_labels=target_labels,
             )
         )
     return rows

@@ -46,6 +46,7 @@ _TINY = 0.0005  # change of a class's IoU that is not worth being named
 _TERMS = {
     "miou": "mIoU on the validation images, %",
     "source": "cross entropy, source",
+    "target_labels": "cross entropy, labelled target images",
     "pseudo_labels": "cross entropy, pseudo labels",
     "adversarial": "adversarial",
     "discriminator": "discriminator",

@@ -170,7 +170,11 @@ class Results:
             "self-training steps, N": str(config.self_training_steps),
             "seed": str(config.seed),
             "segmentation": f"{config.segmentation.network}, {config.segmentation.steps} steps",
-            **{role: self._describe(role) for role in ROLES},
+            **{
+                role.replace("_", " "): self._describe(role)
+                for role in ROLES
+                if role != "target_labelled" or role in self.data.roles
+            },
             "label space": f"{space.name}, {space.num_classes} classes",
         }
 
@@ -188,6 +192,7 @@ class Results:
         images = {
             "source": lambda: self.data.source,
             "target": lambda: self.data.target,
+            "target_labelled": lambda: self.data.target_labelled,
             "validation": lambda: self.data.validation,
         }[role]()
         assert images is not None
@@ -218,8 +223,8 @@ class Results:
             for record in records:
                 if record.manifest is not None and _ROLE_OF.get(record.kind) == role:
                     columns += self._columns(record, frames)
-            if role == "validation":
-                columns.append([self._label(sample) for _, sample in frames])
+            if role in ("target_labelled", "validation"):
+                columns.append([self._label(role, sample) for _, sample in frames])
             strips += [
                 Strip(role, sample.name, [column[row] for column in columns])
                 for row, (_, sample) in enumerate(frames)
@@ -264,7 +269,7 @@ class Results:
             predicted = self._panel(
                 "prediction", worst_path(record.folder, place), self._open_labels
             )
-            label = self._label(sample)
+            label = self._label("validation", sample)
             panels = [
                 *self._photos("validation", [sample.image], "validation"),
                 label,
@@ -291,12 +296,15 @@ class Results:
     def _batch(self, symbol: str, folder: Path) -> list[Strip]:
         """The kept images of the first batch, with their labels, that lie in a stage's folder."""
         columns: list[list[Panel]] = []
-        for role in ("source", "target"):
+        captions = {
+            "source": ("source image", "source labels"),
+            "target": ("target image", "its pseudo labels"),
+            "target_labelled": ("labelled target image", "its labels"),
+        }
+        for role in captions:
             for labels in (False, True):
                 opened = self._open_labels if labels else open_photo
-                caption = f"{role} labels" if labels else f"{role} image"
-                if role == "target" and labels:
-                    caption = "its pseudo labels"
+                caption = captions[role][labels]
                 files = iter(batch_path(folder, role, number, labels) for number in count())
                 there = list(takewhile(Path.is_file, files))
                 columns.append([self._panel(caption, file, opened, NARROW) for file in there])
@@ -330,9 +338,9 @@ class Results:
     def _open_labels(self, file: Path) -> Image.Image:
         return label_image(np.asarray(open_label(file)), self.data.space)
 
-    def _label(self, sample: Sample) -> Panel:
+    def _label(self, role: str, sample: Sample) -> Panel:
         assert sample.label is not None
-        table, space = self.data.table("validation"), self.data.space
+        table, space = self.data.table(role), self.data.space
         return self._panel(
             "label", sample.label, lambda file: label_image(train_ids(file, table), space)
         )
@@ -433,9 +441,14 @@ def describe_results(networks: Sequence[Network]) -> str:
     for network in networks:
         row = network.row
         gain = "" if network.gain is None else signed(network.gain)
-        took, note = duration(row.seconds), f"  {row.note}" if row.note else ""
+        took, note = duration(row.seconds), f"  {said}" if (said := _said_of(row)) else ""
         lines.append(f"{row.stage:<24}{score(row.miou):>{width}}{gain:>8}{took:>16}{note}")
     return "\n".join(lines)
+
+
+def _said_of(row: Row) -> str:
+    """What is to be known of a network beside its score."""
+    return "; ".join(filter(None, (row.labels, row.note)))
 
 
 def results_table(networks: Sequence[Network]) -> Table:
@@ -444,7 +457,7 @@ def results_table(networks: Sequence[Network]) -> Table:
     table.add_column("network")
     for name in ("mIoU", "gain", "trained in"):
         table.add_column(name, justify="right")
-    noted = any(network.row.note for network in networks)
+    noted = any(_said_of(network.row) for network in networks)
     if noted:
         table.add_column("note")
     best = best_of([network.row for network in networks])
@@ -455,7 +468,7 @@ def results_table(networks: Sequence[Network]) -> Table:
             score(row.miou),
             "" if gain is None else Text(signed(gain), _STYLES[direction(gain)]),
             duration(row.seconds),
-            *([row.note or ""] if noted else []),
+            *([_said_of(row)] if noted else []),
             style="bold" if row is best else "",
         )
     return table

@@ -43,6 +43,7 @@ from bdl.runtime.config_keys import (
     TranslationWeights,
     TranslatorTraining,
     all_keys,
+    default_of,
     known_keys,
     part_of,
     set_value,
@@ -141,7 +142,7 @@ def load_config(
             _resolve(schema, setting)
         except UserError as error:
             said.append(str(error))
-            OmegaConf.update(schema, setting.key, value_at(Config(), setting.key), merge=False)
+            OmegaConf.update(schema, setting.key, default_of(setting.key), merge=False)
     config = OmegaConf.to_object(schema)
     assert isinstance(config, Config)
     _expand_home(config)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_origin
 
-from bdl.runtime.config_keys import Config, DomainConfig, Key, all_keys, set_value, value_at
+from bdl.runtime.config_keys import (
+    Config,
+    DomainConfig,
+    Key,
+    all_keys,
+    default_of,
+    set_value,
+    value_at,
+)
 
 OUTPUT_DISCRIMINATOR, OUTPUT_LEAST = "output discriminator", 32  # pixels of a side
 
@@ -35,7 +43,7 @@ def faults(config: Config) -> list[Fault]:
     # The others are looked at as if what is wrong by itself had been repaired.
     repaired = deepcopy(config)
     for fault in alone:
-        set_value(repaired, fault.key, value_at(Config(), fault.key))
+        set_value(repaired, fault.key, default_of(fault.key))
     wrong = {fault.key for fault in alone}
     together = [fault for check in _CHECKS for fault in check(repaired)]
     return alone + [fault for fault in together if wrong.isdisjoint((fault.key, *fault.others))]
@@ -97,7 +105,7 @@ def trains_translators(config: Config) -> bool:
 
 def _domains(config: Config) -> dict[str, DomainConfig]:
     """The sections of the data sets that are there, by key."""
-    keys = [f"data.{role}" for role in ("source", "target", "validation")]
+    keys = [f"data.{role}" for role in ("source", "target", "target_labelled", "validation")]
     return {key: domain for key in keys if (domain := value_at(config, key)) is not None}
 
 
@@ -230,6 +238,23 @@ def _missing_target(config: Config) -> Faults:
         yield Fault("data.target", f"{problem}, or give the target's images", ("iterations",))
 
 
+def _labelled_target(config: Config) -> Faults:
+    """Labelled images of the target are used as the target's others are."""
+    key, target = "data.target_labelled", config.data.target
+    labelled = config.data.target_labelled
+    if labelled is None:
+        return
+    if target is None:
+        problem = "is set, and data.target is null; give the target's images, or set"
+        yield Fault(key, f"{problem} {key}=null", ("data.target",))
+        return
+    for name in ("size", "width"):
+        own, of_target = getattr(labelled, name), getattr(target, name)
+        if own is not None and own != of_target:
+            problem = f"is {shown(own)}, and data.target.{name} {shown(of_target)}; leave it out"
+            yield Fault(f"{key}.{name}", f"{problem}: it is the target's", (f"data.target.{name}",))
+
+
 def _nothing_to_score_on(config: Config) -> Faults:
     key, every = "segmentation.validate_every", config.segmentation.validate_every
     if every is not None and config.data.validation is None:
@@ -296,6 +321,7 @@ _CHECKS: tuple[Callable[[Config], Faults], ...] = (
     _two_translations,
     _schedule,
     _missing_target,
+    _labelled_target,
     _nothing_to_score_on,
     _data_sets,
     _crops,

@@ -119,6 +119,9 @@ class DataConfig:
     target: DomainConfig | None = field(default_factory=_target)
     # Its labels only measure. null, for none: nothing is evaluated.
     validation: DomainConfig | None = field(default_factory=_validation)
+    # A few labelled images like the target's, from one on, of the target's size: all networks but
+    # source only learn from them, and none may be a validation image. null: there are none.
+    target_labelled: DomainConfig | None = None
     workers: int = number(2, least=0)  # processes that load images; 0: the training process does
     cache: str | None = path("folder")  # keeps decoded and resized images; runs may share it
     cache_gb: float = number(100.0, least=0)  # no more are added once they take this many GB
@@ -386,6 +389,14 @@ def value_at(config: object, key: str) -> Any:
     for part in key.split("."):
         config = None if config is None else getattr(config, part)
     return config
+
+
+def default_of(key: str) -> Any:
+    """The default of a dotted key; in a section that is null by default, that of the section once
+    it is there."""
+    section, _, name = key.rpartition(".")
+    holder = value_at(Config(), section) if section else Config()
+    return getattr(all_keys()[section].hint() if holder is None else holder, name)
 
 
 def set_value(config: object, key: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import read_json
 from bdl.runtime.store import METRICS, read_manifest
+from bdl.segmentation.metrics import TARGET_LABELS, in_words
 from bdl.segmentation.stages import BEST, RESULT, Segmenter
 
 _RESULTS = "results.json"  # in a run's folder: its networks, by row
@@ -28,6 +29,7 @@ class Kept:
         miou: Its mIoU on the validation images in [0, 1]; None where it was not measured.
         step: Of the best state of a training, the steps that were done; None for its end.
         note: Why it is not of the run's configuration as it is; None if it is.
+        target_labels: Number of labelled target images behind it.
     """
 
     stage: str
@@ -37,12 +39,14 @@ class Kept:
     miou: float | None = None
     step: int | None = None
     note: str | None = None
+    target_labels: int = 0
 
     def __str__(self) -> str:
         symbol = Segmenter(k=self.k, i=self.i).symbol
         step = "" if self.step is None else f" after step {self.step}"
         score = "" if self.miou is None else f", mIoU {100 * self.miou:.1f} %"
-        return f"{self.stage}{step}, {symbol}{score}"
+        labels = f", {in_words(self.target_labels)}" if self.target_labels else ""
+        return f"{self.stage}{step}, {symbol}{score}{labels}"
 
 
 def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
@@ -124,17 +128,24 @@ def kept_networks(folder: Path) -> list[Kept]:
     for row in sorted(rows, key=lambda row: (row["k"], row["i"])):
         home = folder / row["stage"]
         own = row["stage"], row["k"], row["i"]
-        kept.append(Kept(*own, home / RESULT, row["miou"], note=row.get("note")))
+        said = row.get("note"), row.get(TARGET_LABELS, 0)
+        kept.append(Kept(*own, home / RESULT, row["miou"], None, *said))
         best = _read(home / METRICS).get("best")
         if best is not None and (home / BEST).is_file():
-            kept.append(Kept(*own, home / BEST, best["miou"], best["step"], row.get("note")))
+            kept.append(Kept(*own, home / BEST, best["miou"], best["step"], *said))
     return kept
 
 
 def _finished(folder: Path) -> list[Kept]:
     """The finished networks of a run that has no results yet."""
     return [
-        Kept(file.parent.relative_to(folder).as_posix(), manifest.k, manifest.i, file)
+        Kept(
+            file.parent.relative_to(folder).as_posix(),
+            manifest.k,
+            manifest.i,
+            file,
+            target_labels=_read(file.parent / METRICS).get(TARGET_LABELS, 0),
+        )
         for pattern in (f"*/{RESULT}", f"*/*/{RESULT}")
         for file in folder.glob(pattern)
         if (manifest := read_manifest(file.parent)) is not None

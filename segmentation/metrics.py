@@ -4,6 +4,16 @@ from dataclasses import dataclass, field
 
 from bdl.runtime.metrics import Metrics, TrainingMetrics
 
+TARGET_LABELS = "target_labels"  # as the number below is called in results.json and segmenter.pt
+
+
+def in_words(target_labels: int) -> str:
+    """What is said beside results of networks that learned from so many labelled target images;
+    empty for none."""
+    if not target_labels:
+        return ""
+    return f"with {target_labels} target label{'' if target_labels == 1 else 's'}"
+
 
 @dataclass
 class Best:
@@ -20,9 +30,23 @@ class SegmenterMetrics(TrainingMetrics):
     Args:
         best: That of the highest mIoU on the validation images, the first of equals; None where
             none was kept.
+        target_labels: Number of labelled target images that it learned from.
     """
 
     best: Best | None = None
+    target_labels: int = 0
+
+
+@dataclass
+class GivenMetrics(Metrics):
+    """A network trained elsewhere.
+
+    Args:
+        target_labels: Number of labelled target images that it learned from, as far as its file
+            tells.
+    """
+
+    target_labels: int = 0
 
 
 @dataclass
@@ -68,8 +92,11 @@ class PseudoLabelClass:
 class PseudoLabelMetrics(Metrics):
     """Pseudo labels of the target's training images.
 
+    Images that the user has labelled count for `labelled` alone.
+
     Args:
-        images: Number of images.
+        images: Number of images that were predicted.
+        labelled: Number of images whose labels are the user's.
         kept: Share of the pixels that have a label, in [0, 1]; transparent ones do not count.
         transparent: Share of all pixels that are transparent, in [0, 1].
         classes: One entry a class, by train id.
@@ -78,6 +105,7 @@ class PseudoLabelMetrics(Metrics):
     """
 
     images: int = 0
+    labelled: int = 0
     kept: float = 0.0
     transparent: float = 0.0
     changed: float | None = None

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,9 +13,12 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from bdl.domains.class_shares import collapsed_into, shares
+from bdl.domains.datasets import Sample
 from bdl.domains.images import open_label, resized_mask, without_data, write_labels
 from bdl.domains.label_space import IGNORE, LabelSpace
 from bdl.domains.loading import WholeImages, share, whole_images
+from bdl.domains.problem import ImageSet
+from bdl.domains.target_labels import upright_ids
 from bdl.domains.tensors import to_unit
 from bdl.runtime.config import PseudoLabelConfig
 from bdl.runtime.console import log
@@ -217,7 +220,7 @@ def make_pseudo_labels(
     config: PseudoLabelConfig,
     before: Before = Before(),
 ) -> PseudoLabelMetrics:
-    """Write a label map for every image of the target's training set, below `folder`/labels.
+    """Write a label map of predictions for every image of the `views`, below `folder`/labels.
 
     One pass of the network over each view. Predictions wait on disk until the thresholds are known,
     and those there from an interrupted run are used again. A pixel whose confidence is below its
@@ -248,8 +251,8 @@ def make_pseudo_labels(
     fabric = run.fabric
     fabric.to_device(network)
     network.eval()
-    folder.mkdir(parents=True, exist_ok=True)
     waiting = folder / "predictions"
+    waiting.mkdir(parents=True, exist_ok=True)
     limited = config.max_growth is not None and any(before.labels)
     enough = 1.0 if limited else config.max_threshold  # no confidence above is told from others
     thresholds = ClassThresholds(space.num_classes, config.quantile, enough, folder)
@@ -323,7 +326,7 @@ def make_pseudo_labels(
             f"the network has collapsed: to it nearly all of the target is {space.names[only]}; "
             "no pixel has a label"
         )
-    if never:
+    if never and samples:
         warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
     moved = before.moved(kept, space.names)
     if moved is not None:
@@ -351,6 +354,23 @@ def _count(
     thresholds: ClassThresholds, labels: np.ndarray, confidence: np.ndarray, opaque: np.ndarray
 ) -> None:
     thresholds.update(labels[opaque], confidence[opaque])
+
+
+def write_given_labels(
+    run: Run, labelled: ImageSet, files: Mapping[Path, Sample], space: LabelSpace
+) -> None:
+    """Write label maps of the user's as pseudo labels are: train ids, upright.
+
+    Args:
+        run: How the run works.
+        labelled: The images that the user has labelled.
+        files: Where to write, and of which of them.
+        space: The classes, for the files' colours.
+    """
+    if run.is_main:
+        for file, sample in files.items():
+            write_labels(file, upright_ids(labelled, sample), space)
+    run.fabric.barrier()
 
 
 def _mean_prediction(

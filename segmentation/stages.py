@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bdl.domains.datasets import Sample
 from bdl.domains.problem import Classes, ImageSet
+from bdl.domains.target_labels import match_labels
 from bdl.runtime.config import (
     AdversarialConfig,
     EvaluationConfig,
@@ -21,7 +22,13 @@ from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
 from bdl.runtime.stage import Stage
 from bdl.runtime.store import read_metrics
-from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics, SegmenterMetrics
+from bdl.segmentation.metrics import (
+    TARGET_LABELS,
+    EvaluationMetrics,
+    GivenMetrics,
+    PseudoLabelMetrics,
+    SegmenterMetrics,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +46,11 @@ _BATCH = 3  # images of a batch that are kept, at most
 def pseudo_label_path(folder: Path, name: str) -> Path:
     """Where the pseudo labels of the sample `name` lie in their stage's folder."""
     return folder / "labels" / f"{name}.png"
+
+
+def given_label_path(folder: Path, name: str) -> Path:
+    """Where, beside the pseudo labels, the user's labels of the labelled sample `name` lie."""
+    return folder / "labelled" / f"{name}.png"
 
 
 def prediction_path(folder: Path, index: int) -> Path:
@@ -155,13 +167,15 @@ class Segmenter(Stage):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PseudoLabels(Stage):
-    """Y' = the confident predictions of M(k,i-1) on the target's images; a set of samples.
+    """Y' = the confident predictions of M(k,i-1) on the target's images, and the labels of those
+    that the user has labelled; a set of samples.
 
     Args:
         precision: As configured.
         labelling: Views of an image, and thresholds.
         classes: What the network tells apart.
         target: Target images.
+        labelled: Labelled images like the target's; None where there are none.
         network: M(k,i-1).
         source: Labelled source images, by which it is seen whether the network's predictions have
             collapsed into one class. They are in the fingerprint of a network that was trained.
@@ -177,6 +191,9 @@ class PseudoLabels(Stage):
     labelling: PseudoLabelConfig = field(metadata={"key": "segmentation.pseudo_labels"})
     classes: Classes = field(metadata={"key": "data.label_space"})
     target: ImageSet = field(metadata={"key": "data.target"})
+    labelled: ImageSet | None = field(
+        default=None, metadata={"key": "data.target_labelled", "optional": True}
+    )
     network: Segmenter
     source: ImageSet | None = field(default=None, compare=False)
     previous: PseudoLabels | None = field(default=None, compare=False)
@@ -199,25 +216,41 @@ class PseudoLabels(Stage):
         return self.target.count
 
     def files(self) -> Sequence[str]:
-        return [f"labels/{name}.png" for name in self.target.names()]
+        # Which labelled images the target has is not known before both are there.
+        given = self.labelled.names() if self.labelled is not None else []
+        return [
+            *(f"labels/{name}.png" for name in self.target.names()),
+            *(f"labelled/{name}.png" for name in given),
+        ]
 
     def samples(self, run: Run) -> list[Sample]:
-        """The target's samples with their pseudo labels: train ids, 255 where there is none."""
+        """The target's samples with their pseudo labels, train ids, 255 where there is none; then
+        the labelled samples that the target does not have."""
         folder = run.folder / self.name
+        added = match_labels(self.target, self.labelled).added
         return [
-            Sample(sample.name, sample.image, pseudo_label_path(folder, sample.name))
-            for sample in self.target.samples()
+            *(
+                Sample(sample.name, sample.image, pseudo_label_path(folder, sample.name))
+                for sample in self.target.samples()
+            ),
+            *(
+                Sample(sample.name, sample.image, given_label_path(folder, sample.name))
+                for sample in added
+            ),
         ]
 
     def make(self, run: Run, folder: Path) -> PseudoLabelMetrics:
-        from bdl.segmentation.pseudo_labels import make_pseudo_labels
+        from bdl.segmentation.pseudo_labels import make_pseudo_labels, write_given_labels
 
+        known = match_labels(self.target, self.labelled).known
+        samples = self.target.samples()
+        unlabelled = [one for one, label in zip(samples, known, strict=True) if label is None]
         # Without a size the label maps are as large as the first view: that nearest the images.
         scales = self.labelling.scales
         if self.target.size is None:
             scales = tuple(sorted(scales, key=lambda scale: abs(scale - 1)))
-        views = [self.target.whole(scale=scale) for scale in scales]
-        return make_pseudo_labels(
+        views = [self.target.whole(unlabelled, scale) for scale in scales]
+        metrics = make_pseudo_labels(
             run,
             folder,
             self.network.load(run),
@@ -227,6 +260,16 @@ class PseudoLabels(Stage):
             self.labelling,
             self._before(run),
         )
+        if self.labelled is None:
+            return metrics
+        files = {given_label_path(folder, one.name): one for one in self.labelled.samples()}
+        files |= {
+            pseudo_label_path(folder, one.name): label
+            for one, label in zip(samples, known, strict=True)
+            if label is not None
+        }
+        write_given_labels(run, self.labelled, files, self.classes.space)
+        return replace(metrics, labelled=self.labelled.count)
 
     def _before(self, run: Run) -> Before:
         """What the labels are compared with, as far as it is there."""
@@ -279,6 +322,8 @@ class TrainedSegmenter(Segmenter):
         target: Target images; None where training does not see them.
         adversarial: Adversarial term; None where there is none.
         pseudo_labels: Pseudo labels of the target; None where there are none.
+        labelled: Labelled images like the target's, with a term of their own; None where there are
+            none.
         class_mixing: Whether classes of the source are pasted onto target images.
         warm_start_from: A network to go on from; None: initial weights.
         checks: On what it is scored while it learns; None: on nothing.
@@ -299,6 +344,9 @@ class TrainedSegmenter(Segmenter):
     target: ImageSet | None = field(metadata={"key": "data.target"})
     adversarial: AdversarialConfig | None = field(metadata={"key": "segmentation.adversarial"})
     pseudo_labels: PseudoLabels | None
+    labelled: ImageSet | None = field(
+        default=None, metadata={"key": "data.target_labelled", "optional": True}
+    )
     class_mixing: bool = field(metadata={"key": "segmentation.class_mixing"})
     warm_start_from: Segmenter | None
     checks: Checks | None = field(default=None, compare=False)
@@ -320,6 +368,11 @@ class TrainedSegmenter(Segmenter):
                 files.append(batch_path(Path(), "target", number))
             if self.pseudo_labels is not None:
                 files.append(batch_path(Path(), "target", number, labels=True))
+            if self.labelled is not None:
+                files += [
+                    batch_path(Path(), "target_labelled", number, labels)
+                    for labels in (False, True)
+                ]
         return [file.as_posix() for file in files]
 
     def make(self, run: Run, folder: Path) -> SegmenterMetrics:
@@ -332,13 +385,22 @@ class TrainedSegmenter(Segmenter):
             source = [*source, *translations] if self.originals else translations
         seen = None
         if self.target is not None:
-            samples = self.pseudo_labels.samples(run) if self.pseudo_labels else None
-            samples = samples or self.target.samples()
+            if self.pseudo_labels is not None:
+                samples = self.pseudo_labels.samples(run)
+            else:
+                added = match_labels(self.target, self.labelled).added
+                samples = [*self.target.samples(), *(replace(one, label=None) for one in added)]
             seen = self.target.training(samples, self._view(self.target), self.seed)
+        labelled = None
+        if self.labelled is not None:
+            labelled = self.labelled.training(
+                self.labelled.samples(), self._view(self.labelled), self.seed
+            )
         checks = self.checks
         data = SegmentationData(
             source=self.source.training(source, self._view(self.source), self.seed),
             target=seen,
+            labelled=labelled,
             adversarial=self.adversarial,
             class_mixing=self.class_mixing,
             validation=ValidationData(checks.every, checks.images.whole(), checks.size)
@@ -372,6 +434,7 @@ class TrainedSegmenter(Segmenter):
             self.target is not None,
             self.pseudo_labels is not None,
             self.adversarial,
+            self.labelled is not None,
         )
 
     def _view(self, images: ImageSet) -> View:
@@ -408,6 +471,7 @@ class GivenSegmenter(Segmenter):
 
     kind: ClassVar[str] = "given"
     unit: ClassVar[str] = "network"
+    metrics: ClassVar[type[Metrics]] = GivenMetrics
 
     file: GivenFile = field(metadata={"key": "segmentation.checkpoints"})
     classes: Classes = field(metadata={"key": "data.label_space"})
@@ -422,7 +486,7 @@ class GivenSegmenter(Segmenter):
         network, _ = load_segmenter(self.file.path, self.users_network)
         return network
 
-    def make(self, run: Run, folder: Path) -> Metrics:
+    def make(self, run: Run, folder: Path) -> GivenMetrics:
         from bdl.segmentation.checkpoint import as_segmenter
 
         content = load_tensors(self.file.path)
@@ -434,7 +498,7 @@ class GivenSegmenter(Segmenter):
             )
         if run.is_main:
             save_tensors(folder / RESULT, content)
-        return Metrics()
+        return GivenMetrics(target_labels=int(content.get(TARGET_LABELS, 0)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,11 +1,12 @@
-"""Training of a segmentation network: source, adversarial and pseudo-label terms."""
+"""Training of a segmentation network: the terms of source, target labels, pseudo labels and
+adversary."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
 from bdl.segmentation.checkpoint import RESULT, initial_segmenter, save_segmenter
-from bdl.segmentation.metrics import SegmenterMetrics
+from bdl.segmentation.metrics import TARGET_LABELS, SegmenterMetrics
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.networks.layers import require_several_images, split_by_layer
@@ -44,7 +45,20 @@ from bdl.segmentation.validation import BestState, ValidationData
 
 _TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
 Labelled = tuple[Tensor, Tensor]  # images and train ids
-Target = tuple[Tensor, Tensor | None]  # images, and train ids if there are pseudo labels
+
+
+class Target(NamedTuple):
+    """A step's batch of the target, on the device.
+
+    Args:
+        images: N x 3 x H x W in [0, 1]; None where labelled images alone are seen.
+        pseudo_labels: Train ids, N x H x W; None where there are none.
+        labelled: Images and train ids of the user's, likewise; None where there are none.
+    """
+
+    images: Tensor | None
+    pseudo_labels: Tensor | None = None
+    labelled: Labelled | None = None
 
 
 def make_optimizer(
@@ -116,7 +130,9 @@ def require_network(config: Config, data: Problem) -> None:
     file = Path(weights).expanduser() if weights is not None else None
     network = initial_segmenter(segmentation, file, data.space.num_classes, seed=0)
     crop = segmentation.augmentation.crop
-    roles = ["source", "target"] if config.iterations else ["source"]
+    roles = ["source"]
+    if config.iterations:
+        roles += [role for role in ("target", "target_labelled") if role in data.roles]
     sizes = [crop] if crop else [_smallest(data, role) for role in roles]
     width, height = min(sizes, key=math.prod)
     images = segmentation.batch_size // (config.devices * config.nodes)
@@ -159,6 +175,8 @@ class SegmentationData:
         class_mixing: Whether half of each source image's classes are pasted onto the target image
             beside it, where it has pseudo labels.
         validation: What it is scored on as it learns, which changes nothing; None: nothing.
+        labelled: Images of the other domain with the user's labels, as many in each step as of the
+            source; None: there are none.
     """
 
     source: TrainingSamples
@@ -166,6 +184,12 @@ class SegmentationData:
     adversarial: AdversarialConfig | None = None
     class_mixing: bool = False
     validation: ValidationData | None = None
+    labelled: TrainingSamples | None = None
+
+    @property
+    def target_labels(self) -> int:
+        """Number of labelled images of the other domain."""
+        return len(self.labelled.samples) if self.labelled is not None else 0
 
 
 class SegmentationStep(TrainingStep[Labelled, Target | None]):
@@ -183,7 +207,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
 
     lr_key = "segmentation.optimizer.lr"
     noise = "dropout"
-    shown = ("source", "pseudo_labels", "adversarial", "discriminator")
+    shown = ("source", "target_labels", "pseudo_labels", "adversarial", "discriminator")
     discriminators = ("discriminator",)
 
     def __init__(
@@ -224,7 +248,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
 
         Args:
             source: Images, N x 3 x H x W in [0, 1], and train ids, N x H x W, on the device.
-            target: The same of the target, with pseudo labels or None; None without a target.
+            target: What is seen of the target; None without one.
             factor: Factor of all learning rates.
 
         Returns:
@@ -235,11 +259,19 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         if self.optimizer_d is not None:
             for group in self.optimizer_d.param_groups:
                 self.replay.set_rate(group, self.adversarial.lr * factor)
+        images, pseudo_labels, labelled = target or Target(None)
+        seen = (images, pseudo_labels, *(labelled or (None, None)))
         with users_errors(self.users_name, len(source[0])):
-            return self.replay(self._learn, *source, *(target or (None, None)))
+            return self.replay(self._learn, *source, *seen)
 
     def _learn(
-        self, images: Tensor, labels: Tensor, target_images: Tensor | None, pseudo: Tensor | None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        target_images: Tensor | None,
+        pseudo: Tensor | None,
+        labelled_images: Tensor | None,
+        labels_of_target: Tensor | None,
     ) -> dict[str, Tensor]:
         """What `__call__` does once the rates are set, without a draw or a wait."""
         self.optimizer.zero_grad()
@@ -266,6 +298,11 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
                 self.discriminator.requires_grad_(True)
             if loss.requires_grad:
                 self.fabric.backward(loss)
+        if labelled_images is not None and labels_of_target is not None:
+            with several_images(len(labelled_images)):
+                labelled_logits = self.segment(labelled_images)
+            terms["target_labels"] = self._cross_entropy(labelled_logits, labels_of_target)
+            self.fabric.backward(terms["target_labels"])
         self.optimizer.step()
 
         if maps is not None and self.optimizer_d is not None:
@@ -292,6 +329,7 @@ def seconds_per_step(
     target: bool,
     pseudo_labels: bool,
     adversarial: AdversarialConfig | None,
+    labelled: bool,
 ) -> float:
     """How long a step takes, tried on noise.
 
@@ -303,6 +341,7 @@ def seconds_per_step(
         target: Whether the target takes part.
         pseudo_labels: Whether it has labels.
         adversarial: The discriminator's configuration; None: there is none.
+        labelled: Whether labelled images of the target take part.
     """
     adversarial = adversarial or AdversarialConfig(weight=0)
     judge = None
@@ -314,7 +353,11 @@ def seconds_per_step(
     images = run.fabric.to_device(noise.contiguous(memory_format=torch.channels_last))
     labels = torch.randint(network.num_classes, (len(images), height, width))
     labels = run.fabric.to_device(labels)
-    seen = (images, labels if pseudo_labels else None) if target else None
+    seen = Target(
+        images if target else None,
+        labels if pseudo_labels else None,
+        (images, labels) if labelled else None,
+    )
     return seconds_of(lambda: learn((images, labels), seen, 1.0), run.fabric.device)
 
 
@@ -360,17 +403,22 @@ def train_segmenter(
     def factor(step: int) -> float:
         return rate_factor(training.schedule, step, steps)
 
+    said = {TARGET_LABELS: data.target_labels} if data.labelled is not None else {}
     if run.is_main:
         write_first_batch(run, folder, training, seed, space, data)
     best = None
     if data.validation is not None:
-        best = BestState(run, folder, network, training, space, data.validation)
+        best = BestState(run, folder, network, training, space, data.validation, said)
         learn.validation = Validation(data.validation.every, best.look)
     metrics = fit(run, folder, learn, batches, factor, steps, seed)
     if run.is_main:
-        save_segmenter(folder / RESULT, network, training, space)
+        save_segmenter(folder / RESULT, network, training, space, said)
     run.fabric.barrier()
-    return SegmenterMetrics(**vars(metrics), best=best.best if best is not None else None)
+    return SegmenterMetrics(
+        **vars(metrics),
+        best=best.best if best is not None else None,
+        target_labels=data.target_labels,
+    )
 
 
 def segmentation_batches(
@@ -392,11 +440,11 @@ def segmentation_batches(
         process: Rank and number of the processes that share each batch.
 
     Yields:
-        Source images, N x 3 x H x W in [0, 1], and train ids, N x H x W; the same of the target,
-        with pseudo labels or None, or None without a target.
+        Source images, N x 3 x H x W in [0, 1], and train ids, N x H x W; what is seen of the
+        target, None without one.
     """
 
-    def load(samples: TrainingSamples) -> Iterator[Target]:
+    def load(samples: TrainingSamples) -> Iterator[tuple[Tensor, Tensor | None]]:
         size = training.batch_size
         loaded = training_batches(samples, steps.start, steps.stop, size, run.workers, *process)
         purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
@@ -408,12 +456,19 @@ def segmentation_batches(
 
     from_source = load(data.source)
     from_target = load(data.target) if data.target is not None else None
+    from_labelled = load(data.labelled) if data.labelled is not None else None
     for step, (images, labels) in enumerate(from_source, start=steps.start):
-        target = next(from_target) if from_target is not None else None
         assert labels is not None
-        if data.class_mixing and target is not None and target[1] is not None:
-            labelled = target[0], target[1]
-            target = mix_classes((images, labels), labelled, seed, step, *process)
+        target = None
+        if from_target is not None:
+            target = Target(*next(from_target))
+            if data.class_mixing and target.images is not None and target.pseudo_labels is not None:
+                of_target = target.images, target.pseudo_labels
+                target = Target(*mix_classes((images, labels), of_target, seed, step, *process))
+        if from_labelled is not None:
+            target_images, target_ids = next(from_labelled)
+            assert target_ids is not None
+            target = (target or Target(None))._replace(labelled=(target_images, target_ids))
         yield (images, labels), target
 
 
@@ -431,10 +486,13 @@ def write_first_batch(
     """
     alone = replace(run, workers=0)
     (source, target), *_ = segmentation_batches(alone, training, seed, data, range(1))
-    for role, batch in (("source", source), ("target", target)):
-        for number in range(batch_count(training.batch_size) if batch is not None else 0):
-            assert batch is not None
-            images, labels = batch
+    seen: dict[str, tuple[Tensor, Tensor | None]] = {"source": source}
+    if target is not None and target.images is not None:
+        seen["target"] = target.images, target.pseudo_labels
+    if target is not None and target.labelled is not None:
+        seen["target_labelled"] = target.labelled
+    for role, (images, labels) in seen.items():
+        for number in range(batch_count(training.batch_size)):
             pixels = Image.fromarray(to_bytes(images[number]))
             save_png(batch_path(folder, role, number), pixels)
             if labels is not None:

@@ -1,6 +1,6 @@
 """A network in training, scored on the validation images now and then; its best state is kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ class BestState:
         training: Its name and options.
         space: The classes.
         data: What it is scored on.
+        said: What its file says of it besides.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class BestState:
         training: SegmenterTraining,
         space: LabelSpace,
         data: ValidationData,
+        said: Mapping[str, float],
     ) -> None:
         self.run, self.file, self.network = run, folder / BEST, network
         self.training, self.space, self.data = training, space, data
+        self.said = said
         self.best = best_in(self.file) if self.file.is_file() else None
         run.fabric.barrier()  # all have read it before it is replaced
 
@@ -80,7 +83,7 @@ class BestState:
         if self.best is None or miou > self.best.miou:
             self.best = Best(step, miou)
             if self.run.is_main:
-                score = {"step": step, "miou": miou}
+                score = {**self.said, "step": step, "miou": miou}
                 save_segmenter(self.file, self.network, self.training, self.space, score)
         log.info(
             "  %s: mIoU %.1f %% after step %d, best %.1f %% after step %d",

@@ -19,8 +19,8 @@ from PIL import Image
 from bdl import __version__, pipeline
 from bdl.commands.parser import make_parser
 from bdl.domains.streets.scene import render_street
-from bdl.runtime.config import Config, known_keys, value_at
-from bdl.runtime.config_keys import all_keys
+from bdl.runtime.config import known_keys
+from bdl.runtime.config_keys import all_keys, default_of
 from bdl.runtime.tracking import Tracker
 from bdl.runtime.values import plain
 
@@ -296,7 +296,7 @@ def test_the_reference_explains_every_key_and_its_default():
     for key, kind, limits, default, meaning in rows:
         assert kind and meaning, key
         assert limits == str(all_keys()[key].range or "")
-        assert yaml.safe_load(default) == plain(value_at(Config(), key)), key
+        assert yaml.safe_load(default) == plain(default_of(key)), key
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,6 +1,8 @@
 """From a configuration to stages: which of them a key changes, and what stands for Algorithm 1."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from PIL import Image
 from bdl.domains.problem import Problem
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, known_keys, load_config, value_at
+from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage, flatten
 from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.networks import build_segmenter
 
-ROLES = ("source", "target", "validation")
+ROLES = ("source", "target", "target_labelled", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +48,9 @@ def data(tmp_path_factory) -> Path:
 
 def _write(folder: Path) -> Path:
     domains = "".join(
-        f"  {role}: {{layout: folder, root: {(folder / role).as_posix()}, size: [64, 48]}}\n"
+        f"  {role}: {{layout: folder, root: {(folder / role).as_posix()}{size}}}\n"
         for role in ROLES
+        for size in ["" if role == "target_labelled" else ", size: [64, 48]"]
     )
     file = folder / "config.yaml"
     file.write_text(
@@ -74,6 +78,7 @@ ADAPTED = {M10, M11}
 SOURCE_IMAGES = {M0, F, S, MEASURES, M10, M11}
 SOURCE_LABELS = {M0, F, MEASURES, M10, M11}
 TARGET = {F, MEASURES, M10, Y, M11}
+TARGET_LABELS = {M10, Y, M11}
 ALL = {*NETWORKS, *EVALUATIONS, F, S, MEASURES, Y}
 NOTHING: set[str] = set()
 
@@ -100,6 +105,7 @@ READS: dict[str, tuple[str, set[str]]] = {
         for role, images, labels in (
             ("source", SOURCE_IMAGES, SOURCE_LABELS),
             ("target", TARGET, NOTHING),
+            ("target_labelled", TARGET_LABELS, TARGET_LABELS),
             ("validation", EVALUATIONS, EVALUATIONS),
         )
         for key, value, reads in (
@@ -117,6 +123,7 @@ READS: dict[str, tuple[str, set[str]]] = {
             ("appearance", "real", NOTHING),
         )
     },
+    "data.target_labelled.size": ("[64,48]", NOTHING),  # it is the target's
     "translation.checkpoints": ("null", NOTHING),  # tested below
     "translation.load_width": ("60", {F}),
     "translation.crop": ("[28,28]", {F}),
@@ -192,6 +199,7 @@ OTHER_STAGES = {
     "segmentation.checkpoints",
     "data.source",
     "data.target",
+    "data.target_labelled",
     "data.validation",
 }
 UNTRIED = {f"data.{role}.{key}" for role in ROLES for key in ("layout", "encoding", "split")}
@@ -341,9 +349,37 @@ def test_without_validation_nothing_is_evaluated_and_all_else_is_the_same(data):
 
 
 def test_source_only_needs_no_target(data):
-    stages = stages_of(data, "iterations=0", "data.target=null")
+    stages = stages_of(data, "iterations=0", "data.target=null", "data.target_labelled=null")
     assert list(stages) == [M0, f"{M0}/evaluation"]
     assert stages[M0] == stages_of(data)[M0]
+
+
+def test_target_labels_change_what_learns_from_them_alone(data):
+    """M(0), F(1) and its translations are shared by runs of any number of labels; without labels
+    fingerprints are what they were before there was such a key."""
+    labelled, plain = stages_of(data), stages_of(data, "data.target_labelled=null")
+    few = stages_of(data, f"data.target_labelled.list_file={data / 'list.txt'}")
+    shared = {M0, F, S, MEASURES, f"{M0}/evaluation"}
+    for one, other in ((labelled, plain), (labelled, few), (few, plain)):
+        assert {name for name in one if one[name] == other[name]} == shared
+    for stage in plain.values():
+        assert not any("labelled" in key for key in stage.settings)
+
+
+def test_an_image_that_measures_is_not_learned_from(data, tmp_path):
+    """Known by its content, under another name and in another folder."""
+    labelled = tmp_path / "labelled"
+    for kind in ("images", "labels"):
+        shutil.copytree(data / "target_labelled" / kind, labelled / kind)
+        shutil.copy(data / "validation" / kind / "1.png", labelled / kind / "renamed.png")
+    with pytest.raises(UserError) as raised:
+        stages_of(data, f"data.target_labelled.root={labelled}")
+    assert re.fullmatch(
+        r".*renamed\.png: an image of data\.target_labelled is the validation image "
+        r".*validation.images.1\.png, which may only measure; take it out of one of the two",
+        str(raised.value),
+    )
+    assert M10 in stages_of(data, f"data.target_labelled.root={labelled}", "data.validation=null")
 
 
 def test_a_given_network_takes_its_stages_place(data):

@@ -27,7 +27,7 @@ from bdl.runtime.training import TrainingStep
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.predict import frozen_scores
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 from bdl.translation.pool import FakePool
 from bdl.translation.train import Discriminators, TranslationStep, Translator
 from tests.helpers.recorder import Recorder
@@ -81,7 +81,9 @@ def batch(step: int, kind: str) -> tuple:
     pseudo[:, : 4 * (step % 4)] = 255
     if kind == "source":
         return (source, labels), None
-    return (source, labels), (target, pseudo if kind == "pseudo labels" else None)
+    if kind == "target":
+        return (source, labels), Target(target)
+    return (source, labels), Target(target, pseudo, (target.flip(-1), labels.flip(-1)))
 
 
 def learned(step: TrainingStep) -> list[Tensor]:
@@ -93,7 +95,7 @@ def learned(step: TrainingStep) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("build", "kind"),
     [
-        (segmentation("sgd", 0.01), "pseudo labels"),
+        (segmentation("sgd", 0.01), "all"),
         (segmentation("adamw", 0.01), "target"),
         (segmentation("adam", 0), "source"),
         (translation(pool=2), "translation"),

@@ -25,7 +25,7 @@ from bdl.runtime.run import Run
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.predict import frozen_scores
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 from bdl.translation.pool import FakePool
 from bdl.translation.train import Discriminators, TranslationStep, Translator
 
@@ -74,7 +74,7 @@ def test_a_step_of_segmentation_does_not_wait():
 
     def step() -> None:
         jittered = jitter_colors(source[0], config, 0, "source", 0)
-        mixed = mix_classes((jittered, source[1]), target, 0, 0)
+        mixed = Target(*mix_classes((jittered, source[1]), target, 0, 0), labelled=target)
         curves.add(learn((jittered, source[1]), mixed, 1.0))
 
     twice(step)

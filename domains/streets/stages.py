@@ -10,8 +10,14 @@ from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
 from bdl.runtime.stage import Stage
 
-# Scenes of different roles never coincide: each role counts from its own first seed.
-_FIRST_SCENE = {"source": 0, "target": 1_000_000, "validation": 2_000_000}
+# Scenes of different roles never coincide: each role counts from its own first seed. The labelled
+# ones of the target are the target's first.
+_FIRST_SCENE = {
+    "source": 0,
+    "target": 1_000_000,
+    "target_labelled": 1_000_000,
+    "validation": 2_000_000,
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,7 +25,7 @@ class RenderedStreets(Stage):
     """The demo's images of one role, and, but for the target, their label maps.
 
     Args:
-        role: "source", "target" or "validation".
+        role: "source", "target", "target_labelled" or "validation".
         scenes: How many to render.
         size: Width and height in pixels.
         appearance: "synthetic" or "real".

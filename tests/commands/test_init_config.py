@@ -191,6 +191,31 @@ def test_with_all_folders_given_only_the_classes_are_asked_for(streets, answers)
     assert load_config("mine.yaml").data.label_space == "mine_classes.yaml"
 
 
+def test_a_few_labelled_images_of_the_target_are_a_section_of_their_own(streets, capsys):
+    street(Path("few"), "a", 11, "real")  # of the target
+    street(Path("few"), "b", 31, "real")
+    few = ["--target-labelled", "few", "--label-space", "camvid11"]
+    assert init(*streets, *few, "--target-size", "64", "48") == 0
+    text = Path("mine.yaml").read_text(encoding="utf-8")
+    section = text.partition("  target_labelled:")[2].partition("  validation:")[0]
+    assert "# 2 images of 96x48" in section and "size:" not in section
+    domain = load_config("mine.yaml").data.target_labelled
+    assert (domain.root, domain.images, domain.labels) == ("few", "images/*.png", "labels/*.png")
+    assert domain.encoding == "train_id"
+    assert pipeline.main(["check", "--config", "mine.yaml"]) == 0
+    assert "data.target_labelled: 2 images of 96x48" in capsys.readouterr().out
+
+
+def test_a_labelled_image_that_measures_is_refused(streets, capsys):
+    street(Path("few"), "renamed", 21, "real")  # the second of the validation images
+    assert init(*streets, "--target-labelled", "few", "--label-space", "camvid11") == 2
+    assert re.search(
+        r"--target-labelled: .*renamed\.png is the validation image .*001\.png, which may only",
+        capsys.readouterr().err,
+    )
+    assert not Path("mine.yaml").exists()
+
+
 def test_validation_images_among_the_targets_are_warned_of(streets, capsys):
     assert init(*streets[:2], "--target", "dusk", "--validation", "dusk/val") == 0
     assert "3 validation images are among the target's" in capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_what_may_be_meant_is_a_warning(tmp_path):
     assert "60.0 % of its pixels are ignored" in warned({0: 20, 1: 19, 2: 1, 255: 60})
     assert "no label file holds a pixel of c" in warned({0: 1, 1: 1})
     assert warned({0: 1, 1: 1}, whole=False) == warned({0: 1, 1: 1}, learned=False) == ""
-    assert "one class alone, a: scores say little" in warned({0: 1}, learned=False)
+    assert "one class alone, a, and say little of the others" in warned({0: 1}, learned=False)
 
 
 def write(root, ids, count=3, size=(16, 8)):

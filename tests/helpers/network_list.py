@@ -15,7 +15,7 @@ from bdl.runtime.run import Run
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 from bdl.translation.pool import FakePool
 from bdl.translation.train import Discriminators, TranslationStep, Translator
 
@@ -92,7 +92,7 @@ def segmentation_step(fabric: Fabric, network: Segmenter) -> dict[str, Tensor]:
     run = Run(Path(), fabric, Console(speaking=False))
     judge = OutputDiscriminator(CLASSES, 4)
     learn = SegmentationStep(run, OptimizerConfig(), network, AdversarialConfig(), judge)
-    return learn((images(), labels()), (images(), labels()), 1.0)
+    return learn((images(), labels()), Target(images(), labels()), 1.0)
 
 
 def translation_step(fabric: Fabric, score_maps: Any, checkpointing: bool) -> dict[str, Tensor]:

@@ -107,11 +107,32 @@ def test_the_page_has_settings_links_mean_gains_and_classes(tmp_path):
     ]
 
 
+def test_the_table_says_how_many_target_labels_are_behind_a_network(tmp_path):
+    results = [
+        (
+            cell(name, 0, tmp_path),
+            [row(0, 0, 0.2), replace(row(1, 0, 0.3), target_labels=labels)],
+        )
+        for name, labels in (("none", 0), ("one", 1), ("five", 5))
+    ]
+    lines = write_ablation(tmp_path, results, 3)
+    table = as_markdown(lines)
+    assert "| none | 1 | 0 | k1/segmentation-0 | 30.0 |" in table
+    assert "| one | 1 | 0 | k1/segmentation-0, with 1 target label | 30.0 |" in table
+    assert "| five | 1 | 0 | k1/segmentation-0, with 5 target labels | 30.0 |" in table
+    numbers = [(row["variant"], row["k"], row["target_labels"]) for row in map(vars, lines)]
+    assert numbers[-2:] == [("five", 0, 0), ("five", 1, 5)]
+    stored = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert [int(row["target_labels"]) for row in stored] == [0, 0, 0, 1, 0, 5]
+    page = (tmp_path / "ablation.html").read_text(encoding="utf-8")
+    assert page.count("with 5 target labels") == page.count("with 1 target label<") == 1
+
+
 def test_without_validation_the_table_says_so(tmp_path):
     results = [(cell("plain", 0, tmp_path), [row(0, 0, None), row(1, 0, None)])]
     lines = write_ablation(tmp_path, results, 1)
     assert "| plain | 1 | 0 | k1/segmentation-0 | not measured |  |" in as_markdown(lines)
-    assert as_csv(lines).splitlines()[1] == "plain,1,0,source-only,0,,"
+    assert as_csv(lines).splitlines()[1] == "plain,1,0,source-only,0,,,0"
     assert "<circle" not in as_plot(lines) and "not measured" in as_plot(lines)
     page = as_page("runs", lines, cells=1, settings={})
     assert page.count("<td>not measured</td>") == 2 and 'class="best"' not in page

@@ -39,6 +39,7 @@ ROWS = st.builds(
     iou=st.dictionaries(st.text(), SHARES, max_size=3),
     seconds=st.floats(0, 1e6),
     note=st.none() | st.text(min_size=1),
+    target_labels=st.integers(0, 50),
 )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bdl.runtime import config as module
 from bdl.runtime.config import (
     Config,
+    DomainConfig,
     SegmentationConfig,
     SegmenterTraining,
     TranslationConfig,
@@ -329,9 +330,11 @@ def test_known_keys_are_all_keys():
         values = [getattr(section, item.name) for item in fields(section)]
         return len(values) + sum(count(value) for value in values if is_dataclass(value))
 
-    assert len(keys) == count(Config())
+    config = Config()
+    config.data.target_labelled = DomainConfig()  # null by default
+    assert len(keys) == count(config)
     for key in keys:
-        value_at(Config(), key)
+        value_at(config, key)
 
 
 def test_an_environment_variable_that_is_not_set_is_named_with_the_way_out(monkeypatch):
@@ -607,6 +610,21 @@ def test_a_data_set_can_be_taken_away_and_given_again(write):
     )
     validation = config.data.validation
     assert (validation.layout, validation.root, validation.size) == ("folder", "photos", (64, 32))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("layout=${oc.env:NOT_SET}", "the environment variable NOT_SET is not set"),
+        ("scenes=-1", "is -1, must be a whole number of at least 0"),
+    ],
+)
+def test_a_section_that_is_null_by_default_has_defaults_of_its_own(write, override, said):
+    problems: list[str] = []
+    file = write("own.yaml", "data: {target_labelled: {root: photos}}")
+    load_config(file, [f"data.target_labelled.{override}"], problems)
+    assert len(problems) == 1 and said in problems[0]
+    assert load_config(file).data.target_labelled == DomainConfig(root="photos")
 
 
 def test_what_is_taken_away_needs_no_environment_variable(monkeypatch):

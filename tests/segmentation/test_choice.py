@@ -12,6 +12,8 @@ from bdl.reports.records import Row
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import write_json
+from bdl.runtime.store import VERSION, Manifest
+from bdl.runtime.values import plain
 from bdl.segmentation.choice import Kept, best_of, choose, find_segmenter, kept_networks
 from bdl.segmentation.stages import BEST, RESULT
 
@@ -72,6 +74,27 @@ def test_it_is_said_what_was_taken_and_why(tmp_path: Path, said: pytest.LogCaptu
     assert said.messages[0] == f"{run}: takes {LAST}, M(1,1), mIoU 44.0 %"
     assert said.messages[1].startswith(f"{FIRST} after step 60, M(1,0), mIoU 46.0 % is better")
     assert "--network best" in said.messages[1]
+
+
+def test_labels_behind_a_network_are_said(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    """As results.json has them; before there is one, as the training measured them."""
+    run = run_of(tmp_path, ("source-only", 0, 0, 0.3, None), (LAST, 1, 1, 0.44, (5, 0.5)))
+    rows = [Row("source-only", 0, 0, 0.3, {}, {}, 1.0)]
+    rows.append(Row(LAST, 1, 1, 0.44, {}, {}, 1.0, target_labels=1))
+    write_json(run / "results.json", [row.as_json() for row in rows])
+    for network in ("source-only", LAST, "best"):
+        find_segmenter(run, network)
+    lines = [message for message in said.messages if "takes" in message]
+    assert ["with 1 target label" in line for line in lines] == [False, True, True]
+    (run / "results.json").unlink()
+    for name, number in (("source-only", 0), (LAST, 7)):
+        write_json(run / name / "metrics.json", {"target_labels": number})
+        record = Manifest(version=VERSION, stage=name, kind="segment", k=number, files=[RESULT])
+        write_json(run / name / "manifest.json", plain(record))
+    assert [str(one).endswith("with 7 target labels") for one in kept_networks(run)] == [
+        False,
+        True,
+    ]
 
 
 def test_a_little_better_is_no_hint(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:

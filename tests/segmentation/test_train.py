@@ -1,8 +1,14 @@
 """Training of a segmentation network: rates, groups, which terms see what, what is written."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
@@ -17,16 +23,18 @@ from bdl.runtime.config import (
     ScheduleConfig,
     SegmentationConfig,
 )
+from bdl.runtime.console import Console
 from bdl.runtime.errors import UserError
-from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.run import Run
 from bdl.segmentation.checkpoint import RESULT, initial_segmenter, load_segmenter, save_segmenter
+from bdl.segmentation.metrics import SegmenterMetrics
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
 from bdl.segmentation.schedule import rate_factor
 from bdl.segmentation.train import (
     SegmentationData,
     make_optimizer,
     require_trainable,
+    segmentation_batches,
     train_segmenter,
 )
 
@@ -131,33 +139,40 @@ def test_what_a_training_would_stop_at_is_found_without_it():
 @pytest.fixture
 def domains(tmp_path) -> dict[str, TrainingSamples]:
     """Source images are dark, target images bright; pseudo-labelled ones as bright."""
-    random = np.random.default_rng(0)
     found = {}
     for name, low in (("source", 0), ("target", 130)):
-        plain, labelled = [], []
-        for number in range(3):
-            image = tmp_path / f"{name}{number}.png"
-            pixels = random.integers(low, low + 120, (32, 48, 3), np.uint8)
-            Image.fromarray(pixels).save(image)
-            label = tmp_path / f"{name}{number}-label.png"
-            Image.fromarray(random.choice([0, 3, 10, 255], (32, 48)).astype(np.uint8)).save(label)
-            plain.append(Sample(str(number), image, None))
-            labelled.append(Sample(str(number), image, label))
-        found[name] = TrainingSamples(labelled, View(), 0, name)
+        found[name] = draw_domain(tmp_path, name, low)
+        plain = [replace(sample, label=None) for sample in found[name].samples]
         found[f"plain {name}"] = TrainingSamples(plain, View(), 0, name)
     return found
 
 
-def train(fabric, console, folder, network, source, target, steps=3, **changes) -> TrainingMetrics:
-    settings = {
+def draw_domain(folder: Path, name: str, low: int) -> TrainingSamples:
+    """Three labelled images, of `low` brightness to 120 more."""
+    random = np.random.default_rng(low)
+    samples = []
+    for number in range(3):
+        image = folder / f"{name}{number}.png"
+        pixels = random.integers(low, low + 120, (32, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(image)
+        label = folder / f"{name}{number}-label.png"
+        Image.fromarray(random.choice([0, 3, 10, 255], (32, 48)).astype(np.uint8)).save(label)
+        samples.append(Sample(str(number), image, label))
+    return TrainingSamples(samples, View(), 0, name)
+
+
+def train(
+    fabric, console, folder, network, source, target, steps=3, few=None, **changes
+) -> SegmenterMetrics:
+    defaults = {
         "batch_size": 2,
         "optimizer": OptimizerConfig(lr=0.01),
         "schedule": ScheduleConfig(steps=10),
         "adversarial": AdversarialConfig(weight=0.1, width=4),
     }
-    config = SegmentationConfig(**{**settings, **changes})
+    config = SegmentationConfig(**{**defaults, **changes})
     run = Run(folder, fabric, console, log_every=1, checkpoint_every=100, keep_checkpoints=1)
-    data = SegmentationData(source, target, config.adversarial, config.class_mixing)
+    data = SegmentationData(source, target, config.adversarial, config.class_mixing, labelled=few)
     return train_segmenter(run, folder, config, 0, steps, SPACE, network, data)
 
 
@@ -236,6 +251,71 @@ def test_the_first_step_is_sgd_on_the_sum_of_the_terms(
     gradient = expected.head.weight.grad + 5e-4 * expected.head.weight
     moved = Counting(normed=False).head.weight - network.head.weight
     torch.testing.assert_close(moved, 0.1 * gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("seen", [None, "plain target", "target"])
+def test_labelled_target_images_add_their_term(
+    fabric, console, tmp_path, domains, saved_state, seen
+):
+    """At batch 1, too: one SGD step is along the gradient of the sum. What else is drawn stays."""
+    options = {"adversarial": AdversarialConfig(weight=0), "batch_size": 1, "steps": 1}
+    labelled = labelled_as(domains["target"], "target_labelled")
+    target = domains[seen] if seen else None
+    moved = {}
+    for name, few in (("without", None), ("with", labelled)):
+        network = Counting(normed=False)
+        folder = tmp_path / name
+        metrics = train(
+            fabric, console, folder, network, domains["source"], target, few=few, **options
+        )
+        moved[name] = Counting(normed=False).head.weight - network.head.weight
+        assert ("target_labels" in metrics.curves[0]) == (few is not None)
+        assert metrics.target_labels == (3 if few is not None else 0)
+    item, expected = labelled[0], Counting(normed=False)
+    logits = expected((item["image"] / 255)[None]).log_softmax(1)[0].permute(1, 2, 0)
+    known = item["label"] != 255
+    (-logits[known].gather(1, item["label"][known][:, None]).mean()).backward()
+    gradient = 0.1 * expected.head.weight.grad  # 10 times the rate 0.01
+    torch.testing.assert_close(moved["with"] - moved["without"], gradient, rtol=1e-3, atol=1e-6)
+
+
+def labelled_as(samples: TrainingSamples, purpose: str) -> TrainingSamples:
+    return TrainingSamples(samples.samples, View(), 0, purpose)
+
+
+@settings(deadline=None, max_examples=10)
+@given(first=st.integers(0, 6), batch=st.integers(1, 3))
+def test_which_labelled_image_a_step_sees_depends_on_seed_and_step_alone(
+    fabric, tmp_path_factory, first, batch
+):
+    """From whatever step on; and what it sees of both domains is as without them."""
+    folder = tmp_path_factory.mktemp("images")
+    few = draw_domain(folder, "few", 60)
+    source, target = draw_domain(folder, "source", 0), draw_domain(folder, "target", 130)
+    augmentation = AugmentationConfig(brightness=0.2)
+    training = SegmentationConfig(batch_size=batch, augmentation=augmentation)
+    run = Run(folder, fabric, Console(speaking=False))
+
+    def steps(data: SegmentationData, begun: int) -> list[list[Tensor]]:
+        made = segmentation_batches(run, training, 0, data, range(begun, 7))
+        return [list(tensors_in(step)) for step in made]
+
+    whole = steps(SegmentationData(source, target, labelled=few, class_mixing=True), 0)
+    again = steps(SegmentationData(source, target, labelled=few, class_mixing=True), first)
+    plain = steps(SegmentationData(source, target, class_mixing=True), first)
+    assert len(again) == len(plain) == 7 - first
+    for one, other, less in zip(whole[first:], again, plain, strict=True):
+        assert len(one) == len(other) == len(less) + 2
+        assert all(map(torch.equal, one, other)) and all(map(torch.equal, one[:-2], less))
+        assert one[-1].shape[0] == batch
+
+
+def tensors_in(batch: object) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif batch is not None:
+        for item in batch:
+            yield from tensors_in(item)
 
 
 def test_all_ignored_pseudo_labels_train_on(fabric, console, tmp_path, domains, saved_state):

@@ -1,7 +1,8 @@
 """From a configuration to the stages that `pipeline.algorithm` asks for.
 
 What a configuration changes in Algorithm 1 is decided here: networks trained elsewhere, source
-images translated elsewhere, where a training starts from, what is measured and evaluated.
+images translated elsewhere, labelled images of the target, where a training starts from, what is
+measured and evaluated.
 """
 
 from pathlib import Path

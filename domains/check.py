@@ -14,6 +14,7 @@ from bdl.domains.guard import look_at
 from bdl.domains.index import Index
 from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
 from bdl.domains.problem import Problem
+from bdl.domains.target_labels import match_labels
 from bdl.domains.views import View
 from bdl.runtime.config import Config
 from bdl.runtime.config_checks import OUTPUT_DISCRIMINATOR, OUTPUT_LEAST, trains_translators
@@ -52,8 +53,9 @@ def check_problem(
     ]
     with suppress(UserError):  # which is among the problems already
         problems += problem.leaks()
-    if not problems and crops:
-        problems += _mixed_target(config, problem)
+    if not problems:
+        _log_matches(problem)
+        problems += _mixed_target(config, problem) if crops else []
     if given is not None and not problems:
         key = "translation.images"
         try:
@@ -192,6 +194,20 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
             "segmentation.augmentation.crop"
         )
     return found
+
+
+def _log_matches(problem: Problem) -> None:
+    """Say how many of the labelled images the target has."""
+    roles = ("target", "target_labelled")
+    if not set(roles) <= set(problem.roles) or any(map(problem.is_rendered, roles)):
+        return
+    matched = match_labels(problem.target, problem.target_labelled)
+    new = len(matched.added)
+    log.info(
+        "data.target_labelled: %d of them are images of the target, %d join it",
+        len(problem.samples("target_labelled")) - new,
+        new,
+    )
 
 
 def _mixed_target(config: Config, problem: Problem) -> list[str]:

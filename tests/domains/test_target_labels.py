@@ -112,6 +112,7 @@ def test_check_shows_what_they_hold(data, capsys):
     assert call("check") == 0
     said = capsys.readouterr().out
     assert "data.target_labelled: 2 images of 64x32" in said
+    assert "data.target_labelled: 1 of them are images of the target, 1 join it" in said
     told = said.partition("data.target_labelled")[2]
     assert "all 2 label files: road" in told.partition("data.validation")[0]
 

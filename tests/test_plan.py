@@ -124,6 +124,7 @@ READS: dict[str, tuple[str, set[str]]] = {
         )
     },
     "data.target_labelled.size": ("[64,48]", NOTHING),  # it is the target's
+    "data.target_labelled.width": ("null", NOTHING),  # likewise
     "translation.checkpoints": ("null", NOTHING),  # tested below
     "translation.load_width": ("60", {F}),
     "translation.crop": ("[28,28]", {F}),

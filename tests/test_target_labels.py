@@ -79,7 +79,11 @@ def test_what_the_labels_do_not_reach_is_reused(run, tiny_run):
     for name in (M10, M11):
         row = run.read(f"{name}/metrics.json")["curves"][0]
         assert row["target_labels"] > 0
+        batch = run.folder / name / "batch"
+        assert pixels(batch / "target_labelled-0.png").shape == (SIZE[1], SIZE[0], 3)
+        assert set(np.unique(pixels(batch / "target_labelled-0-labels.png"))) > {0}
     assert "target_labels" not in run.read(f"{M0}/metrics.json")["curves"][0]
+    assert not list((run.folder / M0 / "batch").glob("target*"))
 
 
 def test_label_maps_take_the_place_of_predictions(run):

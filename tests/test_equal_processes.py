@@ -69,7 +69,9 @@ def overrides() -> list[str]:
     # fakes never fills, as what is taken from a full one is drawn by each process.
     colors = "segmentation.augmentation={hue: 0.1, crop: [48, 32]}"
     mixing, pool = "segmentation.class_mixing=true", "translation.pool_size=40"
-    return ["iterations=1", "log_every=1", colors, mixing, pool]
+    few = {"layout": "streets", "scenes": 3, "appearance": "real"}
+    labelled = [f"data.target_labelled.{key}={value}" for key, value in few.items()]
+    return ["iterations=1", "log_every=1", colors, mixing, pool, *labelled]
 
 
 @pytest.fixture(scope="module")

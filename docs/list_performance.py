@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "docs" / "results" / "performance"
-BEGIN, END = "<!-- Made by docs/list_performance.py -->\n", "<!-- End -->\n"
+BEGIN, END = "<!-- Made by docs/list_performance.py -->\n\n", "\n<!-- End -->\n"
 HEAD = ("what", "machine", "command", "figure")
 
 

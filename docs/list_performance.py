@@ -27,7 +27,7 @@ def page(text: str) -> str:
 
 
 def tables() -> str:
-    """A table of all figures, and one for each rehearsal."""
+    """A table of all figures, and one for each rehearsal at a recipe's own batch."""
     results = {}
     for file in sorted(RESULTS.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def tables() -> str:
     ]
     parts = [table(HEAD, rows)]
     for result in map(results.__getitem__, names):
-        if "parts" in result:
+        if "parts" in result and not result["settings"]["light"]:
             parts.append(f"Each stage of `{command(result)}` on {machine(result)}:\n")
             parts.append(rehearsal(result))
     return "\n".join(parts)
@@ -88,7 +88,11 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
             text += f", peak {round(found['peak_grown_mb']):+d} MB"
         yield stage, text
     if "hours" in result:
-        yield result["settings"]["config"], f"{result['hours']:.0f} hours in all"
+        sizes = [part["gpu_memory"] or part["memory"] or 0 for part in result["parts"]]
+        text = f"all {len(sizes)} stages run, {max(sizes) / 1e9:.1f} GB at the most"
+        if not result["settings"]["light"]:
+            text += f", {result['hours']:.0f} hours in all"
+        yield result["settings"]["config"], text
 
 
 def rehearsal(result: dict[str, Any]) -> str:

@@ -392,7 +392,7 @@ def test_a_single_stage_of_other_settings_marks_what_it_leaves_stale(
     assert command("segment", *arguments, "--replace") == 0
     said = capsys.readouterr().out
     notes = {row["stage"]: row.get("note") for row in run.rows()}
-    stale = "made from an earlier k1/segmentation-0"
+    stale = "its score was made from an earlier k1/segmentation-0"
     assert notes["source-only"] is None and notes["k1/segmentation-0"] == stale
     assert "made from an earlier" in notes["k1/segmentation-1"]
     assert "made from an earlier" in notes["k2/segmentation-1"] and stale in said

@@ -28,7 +28,7 @@ from bdl.runtime.replay import Replay, distance
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep
 from bdl.segmentation.predict import frozen_scores
-from bdl.segmentation.train import SegmentationStep
+from bdl.segmentation.train import SegmentationStep, Target
 from bdl.translation.pool import FakePool
 from bdl.translation.train import TranslationStep
 from benchmarks import segmentation_step, translation_step
@@ -69,7 +69,7 @@ def batch(options: argparse.Namespace) -> tuple[Any, Any]:
         a, b = translation_step.images(options)
         return _laid_out(a), _laid_out(b)
     source, target = (segmentation_step.batch(options, name) for name in ("source", "target"))
-    return (_laid_out(source[0]), source[1]), (_laid_out(target[0]), target[1])
+    return (_laid_out(source[0]), source[1]), Target(_laid_out(target[0]), target[1])
 
 
 def _laid_out(images: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_a_recorded_step_of_segmentation_learns_as_a_computed_one(precision):
         )
         torch.manual_seed(1)
         losses = [
-            learn((images(), labels()), (images(), labels()), 1 / (1 + n))
+            learn((images(), labels()), Target(images(), labels()), 1 / (1 + n))
             for n in range(WARM_UP + 6)
         ]
         weights.append(torch.cat([p.detach().flatten() for p in learn.segment.parameters()]))

@@ -80,6 +80,7 @@ def held(file: Path) -> Iterator[None]:
 @contextmanager
 def alone(file: Path, command: str) -> Iterator[None]:
     """Hold the lock `file` in the folder that a command writes to, where the file system has locks.
+    A command that is refused leaves no such file.
 
     Raises:
         UserError: If another process holds it; it names the folder.
@@ -94,6 +95,10 @@ def alone(file: Path, command: str) -> Iterator[None]:
         ) from None
     try:
         yield
+    except UserError:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise
     finally:
         if lock is not None:
             lock.release()

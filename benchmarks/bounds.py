@@ -100,16 +100,16 @@ def count(path: Callable[[], None]) -> dict[str, Any]:
 
 def main() -> None:
     options = make_parser(str(__doc__), turns=1).parse_args()
-    found = {name: count(path) for name, path in PATHS.items()}
+    counts = {name: count(path) for name, path in PATHS.items()}
     rows = []
-    for name, counted in found.items():
+    for name, counted in counts.items():
         operations, moved = counted["operations"], counted["bytes"]
         rows.append(
             [name, f"{operations / 1e12:.2f}", f"{moved / 1e9:.1f}", f"{operations / moved:.0f}"]
         )
     print(table(["path", "10^12 operations", "GB", "operations a byte"], rows))
     if options.json is not None:
-        write_json(options.json, {**describe("bounds", options), "paths": found})
+        write_json(options.json, {**describe("bounds", options), "paths": counts})
 
 
 if __name__ == "__main__":

@@ -151,15 +151,15 @@ def summarize(folder: Path, failed: list[str]) -> str:
         )
         if "hours" in result:
             said.append(f"- {name}: the whole recipe in {result['hours']:.1f} hours")
-        for way, found in result.get("ways", {}).items():
+        for way, timing in result.get("ways", {}).items():
             rows.append(
                 [
                     name,
                     way,
-                    f"{found['seconds']:.4g}",
-                    f"{found['first_seconds']:.4g}",
-                    f"{found['ratio']:.2f}",
-                    f"{found['memory_peak'] / MB:.0f}" if "memory_peak" in found else "",
+                    f"{timing['seconds']:.4g}",
+                    f"{timing['first_seconds']:.4g}",
+                    f"{timing['ratio']:.2f}",
+                    f"{timing['memory_peak'] / MB:.0f}" if "memory_peak" in timing else "",
                 ]
             )
     head = ["benchmark", "way", "s (median)", "s the first time", "times as fast", "peak MB"]

@@ -131,10 +131,10 @@ def main() -> None:
         if done.returncode:
             print(f"| `{name}` | {done.stderr.strip().splitlines()[-1]} | | | |", flush=True)
             continue
-        found = json.loads(done.stdout.splitlines()[-1])
+        measured = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"| `{name}` | {found['parameters'] / 1e6:.1f} M | {found['step']:.2f} | "
-            f"{found['frozen']:.2f} | {found['memory'] / 1e9:.2f} |",
+            f"| `{name}` | {measured['parameters'] / 1e6:.1f} M | {measured['step']:.2f} | "
+            f"{measured['frozen']:.2f} | {measured['memory'] / 1e9:.2f} |",
             flush=True,
         )
 

@@ -147,18 +147,18 @@ def main() -> int:
         )
     parser.add_argument("--workers", type=int, default=2, help="processes that read (default 2)")
     options = parser.parse_args()
-    found = {}
+    measured = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, (work, waits) in stages(options, Path(temporary)).items():
             begun = time.perf_counter()
             work()
             seconds = time.perf_counter() - begun
-            found[name] = {"one_by_one": waits, "seconds": seconds, "ratio": waits / seconds}
+            measured[name] = {"one_by_one": waits, "seconds": seconds, "ratio": waits / seconds}
     result = describe("overlap", options)
-    result |= {"stages": found, "ratio": min(stage["ratio"] for stage in found.values())}
+    result |= {"stages": measured, "ratio": min(stage["ratio"] for stage in measured.values())}
     rows = [
         [name, f"{stage['one_by_one']:.2f}", f"{stage['seconds']:.2f}", f"{stage['ratio']:.2f}"]
-        for name, stage in found.items()
+        for name, stage in measured.items()
     ]
     print(table(["stage", "one by one, s", "at once, s", "ratio"], rows), flush=True)
     tell(result, options.json)

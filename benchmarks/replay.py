@@ -150,10 +150,10 @@ def timed(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     works = {COMPUTED: work(False), REPLAYED: work(True)}
     measured = in_turns(works, options.turns, options.device)
     ways = {}
-    for way, found in measured.items():
-        busy = device_seconds(works[way]) / found.median
-        ways[way] = {"seconds": found.median, "first_seconds": found.first, "busy": busy}
-        ways[way]["ratio"] = measured[COMPUTED].median / found.median
+    for way, timing in measured.items():
+        busy = device_seconds(works[way]) / timing.median
+        ways[way] = {"seconds": timing.median, "first_seconds": timing.first, "busy": busy}
+        ways[way]["ratio"] = measured[COMPUTED].median / timing.median
     return ways
 
 
@@ -190,11 +190,11 @@ def main() -> None:
         for way, it in ways.items()
     ]
     print(table(["way", "s (median)", "s the first time", "GPU busy"], rows), flush=True)
-    found = {**result["apart"], "moved": result["moved"]}
+    numbers = {**result["apart"], "moved": result["moved"]}
     rows = [
-        [name, *(f"{value:.3g}" for value in values.values())] for name, values in found.items()
+        [name, *(f"{value:.3g}" for value in values.values())] for name, values in numbers.items()
     ]
-    print(table(["apart", *found["moved"]], rows), flush=True)
+    print(table(["apart", *numbers["moved"]], rows), flush=True)
     print(f"{counted} of {options.steps} steps were replayed")
     tell(result, options.json)
 

@@ -227,9 +227,9 @@ def describe_data(problem: Problem, classes: Classes) -> list[str]:
     for role in ("source", "target"):
         if role not in problem.roles or problem.is_rendered(role):
             continue
-        found = problem.inspect(role)
-        width, height = (statistics.median_low(side) for side in zip(*found.sizes, strict=True))
-        lines.append(f"{role}: {len(found.samples)} images, median {width}x{height}")
+        inspected = problem.inspect(role)
+        width, height = (statistics.median_low(side) for side in zip(*inspected.sizes, strict=True))
+        lines.append(f"{role}: {len(inspected.samples)} images, median {width}x{height}")
     if classes.shares:
         told = [
             f"{name} {100 * share:.1f} % in {classes.images[name]} images"
@@ -245,9 +245,9 @@ def look_at_roles(problem: Problem) -> Fingerprint | None:
     for role in ("source", "target"):
         if role not in problem.roles or problem.is_rendered(role):
             return None
-        found = problem.inspect(role)
-        files = [sample.image for sample in found.samples]
-        looks.append(look_at_images(files, found.orientation))
+        inspected = problem.inspect(role)
+        files = [sample.image for sample in inspected.samples]
+        looks.append(look_at_images(files, inspected.orientation))
     source, target = looks
     counts = {role: len(problem.samples(role)) for role in ("source", "target")}
     return Fingerprint(counts, color_distance(source, target), (source.flat, target.flat))

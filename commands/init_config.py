@@ -60,8 +60,8 @@ def main(options: Namespace) -> None:
             log.info("%s: a class for each of the %s in the labels; give them names", classes, kind)
         space = load_label_space(label_space)
         encodings = {
-            role: choose_encoding(space, found)
-            for role, found in surveys.items()
+            role: choose_encoding(space, surveyed)
+            for role, surveyed in surveys.items()
             if role != "target"
         }
         for role, encoding in encodings.items():
@@ -104,12 +104,12 @@ def survey_folders(options: Namespace, index: Index) -> dict[str, Survey]:
         if role == "validation" and not root:
             root = _other_split(surveys["target"], split)
         if role == "validation" and not root:
-            found = _ask_for_validation(f"Folder of {meaning}", look)
+            surveyed = _ask_for_validation(f"Folder of {meaning}", look)
         else:
-            found = look(root) if root else ask(f"Folder of {meaning}", f"--{role}", look)
-        if found is not None:
-            surveys[role] = found
-            _tell_what_is_taken(role, found)
+            surveyed = look(root) if root else ask(f"Folder of {meaning}", f"--{role}", look)
+        if surveyed is not None:
+            surveys[role] = surveyed
+            _tell_what_is_taken(role, surveyed)
         if role == "target" and options.target_labelled:
             key = "--target-labelled"
             labelled = survey(options.target_labelled, "train", True, key, index)
@@ -164,14 +164,14 @@ def _ask_for_validation(question: str, look: Callable[[str], Survey]) -> Survey 
     return ask(f"{question}; none: nothing is measured", "--validation", read, default="none")
 
 
-def _tell_what_is_taken(role: str, found: Survey) -> None:
-    domain = found.domain
-    log.info("%s: %d images of %dx%d in %s", role, found.count, *found.size, domain.root)
+def _tell_what_is_taken(role: str, surveyed: Survey) -> None:
+    domain = surveyed.domain
+    log.info("%s: %d images of %dx%d in %s", role, surveyed.count, *surveyed.size, domain.root)
     if domain.layout == "folder":
         labels = f", labels {domain.labels}" if domain.labels else ""
         log.info("%s: taken: images %s%s", role, domain.images, labels)
-    if found.beside:
-        log.info("%s: also there, and not taken: %s", role, ", ".join(found.beside))
+    if surveyed.beside:
+        log.info("%s: also there, and not taken: %s", role, ", ".join(surveyed.beside))
 
 
 def ask_label_space(surveys: dict[str, Survey]) -> str | None:
@@ -228,10 +228,10 @@ def choose_amounts(options: Namespace, surveys: dict[str, Survey], scale: Scale)
 
 def read_size(text: str) -> tuple[int, int]:
     """ "1280x720" as (1280, 720). Raises UserError for anything else."""
-    found = re.fullmatch(r"([1-9]\d*) *[x ] *([1-9]\d*)", text)
-    if not found:
+    sides = re.fullmatch(r"([1-9]\d*) *[x ] *([1-9]\d*)", text)
+    if not sides:
         raise UserError(f"'{text}' is not a size such as 1280x720")
-    return int(found[1]), int(found[2])
+    return int(sides[1]), int(sides[2])
 
 
 def ask(

@@ -42,9 +42,9 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "site"
-    stage(place)
-    status = build(place)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "site"
+    stage(folder)
+    status = build(folder)
     if status == 0:
-        print(f"open {place / 'html' / 'index.html'}")
+        print(f"open {folder / 'html' / 'index.html'}")
     sys.exit(status)

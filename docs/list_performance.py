@@ -71,21 +71,21 @@ def command(result: dict[str, Any]) -> str:
 
 def figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What was measured, and the figure."""
-    for way, found in result.get("ways", {}).items():
-        text = f"{found['seconds']:.3g} s, {found['ratio']:.2f} times as fast"
-        if "memory_peak" in found:
-            text += f", {found['memory_peak'] / 2**20:.0f} MB"
+    for way, entry in result.get("ways", {}).items():
+        text = f"{entry['seconds']:.3g} s, {entry['ratio']:.2f} times as fast"
+        if "memory_peak" in entry:
+            text += f", {entry['memory_peak'] / 2**20:.0f} MB"
         yield way, text
-    for path, found in result.get("paths", {}).items():
-        operations, moved = found["operations"], found["bytes"]
+    for path, entry in result.get("paths", {}).items():
+        operations, moved = entry["operations"], entry["bytes"]
         yield path, f"{operations / 1e12:.2f} x 10^12 operations, {moved / 1e9:.1f} GB"
-    for stage, found in result.get("stages", {}).items():
-        if "one_by_one" in found:
-            text = f"{found['one_by_one']:.2f} s one by one, {found['seconds']:.2f} s at once"
+    for stage, entry in result.get("stages", {}).items():
+        if "one_by_one" in entry:
+            text = f"{entry['one_by_one']:.2f} s one by one, {entry['seconds']:.2f} s at once"
         else:
-            first, last = found["after_first_mb"], found["at_the_end_mb"]
+            first, last = entry["after_first_mb"], entry["at_the_end_mb"]
             text = f"{first:.0f} MB after 250 images, {last:.0f} MB after all"
-            text += f", peak {round(found['peak_grown_mb']):+d} MB"
+            text += f", peak {round(entry['peak_grown_mb']):+d} MB"
         yield stage, text
     if "hours" in result:
         sizes = [part["gpu_memory"] or part["memory"] or 0 for part in result["parts"]]

@@ -83,8 +83,8 @@ def mix_classes(
     present = torch.zeros(count, IGNORE + 1, dtype=torch.bool, device=device)
     present.scatter_(1, ids, torch.ones_like(ids, dtype=torch.bool))
     present[:, IGNORE] = False
-    place = order.masked_fill(~present, 2.0).argsort(1).argsort(1)  # those there come first
-    chosen = present & (place < (present.sum(1, keepdim=True) // 2).clamp_min(1))
+    standing = order.masked_fill(~present, 2.0).argsort(1).argsort(1)  # those there come first
+    chosen = present & (standing < (present.sum(1, keepdim=True) // 2).clamp_min(1))
     pasted = chosen.gather(1, ids).view_as(source_labels)
     return (
         torch.where(pasted[:, None], source_images, target_images),

@@ -110,19 +110,19 @@ def _check_role(
     problem: Problem, role: str, passes: Sequence[_Pass], pixels: bool, console: Console
 ) -> list[str]:
     domain, key = problem.domain(role), f"data.{role}"
-    found = []
+    problems = []
     try:
         inspection = problem.inspect(role, pixels)
     except UserError as error:
-        found.append(str(error))
+        problems.append(str(error))
         try:  # What is wrong with labels or their names leaves the images to look at.
             samples = list_samples(domain, key, labelled=False).samples
             images = [Sample(sample.name, sample.image, None) for sample in samples]
             inspection = inspect_samples(images, problem.index, key, pixels, inside=True)
         except UserError:
-            return found
-    found += _long_names(inspection.samples)
-    found += _misfits(inspection, key, passes)
+            return problems
+    problems += _long_names(inspection.samples)
+    problems += _misfits(inspection, key, passes)
     if pixels:
         _log_transparent(inspection.samples, key, problem.index)
     if inspection.samples:
@@ -130,12 +130,12 @@ def _check_role(
         console.once("\n".join(told.table))
         for line in told.warnings:
             log.warning("warning: %s", line)
-        found += told.problems
+        problems += told.problems
     if domain.on_error == SKIP and inspection.samples:
         for line in inspection.flaws:
             log.info("left out: %s", line)
-        return found
-    return found + inspection.flaws
+        return problems
+    return problems + inspection.flaws
 
 
 def _long_names(samples: Sequence[Sample]) -> list[str]:
@@ -150,7 +150,7 @@ def _long_names(samples: Sequence[Sample]) -> list[str]:
 def _misfits(inspection: Inspection, key: str, passes: Sequence[_Pass]) -> list[str]:
     """Images that a training would stop at for their sizes; where all images are resized alike, one
     line says it."""
-    found = []
+    problems = []
     for used in passes:
         view = used.view
         count = 1 if view.size is not None else len(inspection.samples)
@@ -159,17 +159,19 @@ def _misfits(inspection: Inspection, key: str, passes: Sequence[_Pass]) -> list[
             for sample, size in zip(inspection.samples[:count], inspection.sizes, strict=False)
         }
         if view.crop is None:
-            found += _odd_sizes({file: view.full_size(stored[file]) for file in stored}, key, used)
+            problems += _odd_sizes(
+                {file: view.full_size(stored[file]) for file in stored}, key, used
+            )
             continue
         for file, size in stored.items():
             width, height = (max(1, round(side * view.scale[0])) for side in view.full_size(size))
             if view.crop[0] > width or view.crop[1] > height:
                 where = key if view.size is not None else str(file)
-                found.append(
+                problems.append(
                     f"{where}: the crop {view.crop[0]}x{view.crop[1]} is larger than the image, "
                     f"{width}x{height} at its smallest; choose a smaller crop"
                 )
-    return found
+    return problems
 
 
 def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> list[str]:
@@ -180,7 +182,7 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
         key: Their data set in messages.
         used: How they are used.
     """
-    found = [
+    warnings = [
         f"{file}: is {width}x{height}, must be at least {used.least} each for the {used.network}; "
         f"set {key}.size"
         for file, (width, height) in sizes.items()
@@ -189,11 +191,11 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
     one_of_each = list({size: file for file, size in reversed(list(sizes.items()))}.items())[-2:]
     if used.count > 1 and len(one_of_each) > 1:
         told = " and ".join(f"{file} is {width}x{height}" for (width, height), file in one_of_each)
-        found.append(
+        warnings.append(
             f"{key}: {told}, which do not go into one batch; set {key}.size or "
             "segmentation.augmentation.crop"
         )
-    return found
+    return warnings
 
 
 def _log_matches(problem: Problem) -> None:
@@ -229,7 +231,7 @@ def _mixed_target(config: Config, problem: Problem) -> list[str]:
 
 def _log_transparent(samples: Sequence[Sample], key: str, index: Index) -> None:
     decoded = index.decoded([sample.image for sample in samples], key)
-    shares = [found.transparent for found in decoded if found.transparent]
+    shares = [image.transparent for image in decoded if image.transparent]
     if shares:
         log.info(
             "%s: ignored, as transparent: %.1f %% of the pixels, in %d of %d images",

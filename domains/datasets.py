@@ -112,8 +112,8 @@ def list_samples(domain: DomainConfig, key: str, labelled: bool) -> Listing:
     layout = layout_of(domain, key)
     require_image_pattern(layout.images, f"{key}.images")
     images_root, images = _rooted(root, layout.images, f"{key}.images")
-    found = find(images_root, images)
-    matches = _without_labels(root, layout, found.matches, images_root, found.passed, key)
+    listed = find(images_root, images)
+    matches = _without_labels(root, layout, listed.matches, images_root, listed.passed, key)
     flaws: list[str] = []
     if domain.list_file is not None and matches:
         file = Path(domain.list_file).expanduser()
@@ -121,10 +121,10 @@ def list_samples(domain: DomainConfig, key: str, labelled: bool) -> Listing:
     elif domain.list_file is None:
         flaws = [
             f"{images_root / path}: is a link that leads nowhere or to itself; replace or remove it"
-            for path in found.broken
+            for path in listed.broken
         ]
     if not matches and not flaws:
-        raise UserError(_nothing_found(images_root, layout.images, found.passed, key))
+        raise UserError(_nothing_found(images_root, layout.images, listed.passed, key))
     samples = [
         Sample(_name(images, match.path), images_root / match.path, None) for match in matches
     ]
@@ -132,7 +132,7 @@ def list_samples(domain: DomainConfig, key: str, labelled: bool) -> Listing:
     if labelled:
         samples, without = _with_labels(root, layout, samples, matches, key)
         flaws = flaws + without
-    return Listing(samples, flaws, found.passed)
+    return Listing(samples, flaws, listed.passed)
 
 
 def find_samples(domain: DomainConfig, key: str, labelled: bool) -> list[Sample]:
@@ -194,10 +194,10 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
     matches = find(folder, parts_of("**/*", key)).matches
-    found = {without_ending(normal(match.path)): folder / match.path for match in matches}
+    by_name = {without_ending(normal(match.path)): folder / match.path for match in matches}
     names = {normal(sample.name) for sample in samples}
-    missing = sorted(names - found.keys())
-    others = sorted(found.keys() - names)
+    missing = sorted(names - by_name.keys())
+    others = sorted(by_name.keys() - names)
     if missing:
         hint = f"; it has others ({len(others)}): {_some(others)}" if others else ""
         raise UserError(
@@ -206,7 +206,7 @@ def images_of(samples: list[Sample], folder: Path, key: str) -> dict[str, Path]:
         )
     if others:
         log.info("%s: files of no source image (%d): %s", key, len(others), _some(others))
-    return {sample.name: found[normal(sample.name)] for sample in samples}
+    return {sample.name: by_name[normal(sample.name)] for sample in samples}
 
 
 def _some(names: list[str]) -> str:
@@ -222,7 +222,7 @@ def spread(available: int, count: int) -> list[int]:
     """`count` indices of `available` ones, spread evenly from the first to the last; all of them,
     if there are no more."""
     count = min(count, available)
-    return [place * (available - 1) // max(1, count - 1) for place in range(count)]
+    return [number * (available - 1) // max(1, count - 1) for number in range(count)]
 
 
 def _rooted(root: Path, pattern: str, key: str) -> tuple[Path, list[str]]:
@@ -280,7 +280,7 @@ def _with_labels(
         raise UserError(
             f"{key}.labels: '{layout.labels}' must have as many * as images '{layout.images}'"
         )
-    files, found, flaws = Names(label_root), [], []
+    files, labelled, flaws = Names(label_root), [], []
     for sample, match in zip(samples, matches, strict=True):
         filled = match.filled
         if images[-1].endswith("*"):
@@ -291,12 +291,12 @@ def _with_labels(
         if stored is None and labels[-1].endswith("*"):
             stored = next(filter(None, (files.find(path + e) for e in IMAGE_ENDINGS)), None)
         if stored is not None:
-            found.append(Sample(sample.name, sample.image, label_root / stored))
+            labelled.append(Sample(sample.name, sample.image, label_root / stored))
         else:
             others = [name for name in files.beside(path) if is_image(name)]
             hint = f"; its folder holds {_some(others[:2])}" if others else ""
             flaws.append(f"{label_root / path}: no such label file, for image {sample.image}{hint}")
-    return found, flaws
+    return labelled, flaws
 
 
 def _require_unique_names(samples: list[Sample]) -> None:

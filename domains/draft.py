@@ -66,7 +66,7 @@ def fingerprint_of(surveys: Mapping[str, Survey]) -> Fingerprint:
     """What is known of the surveyed problem."""
     source, target = surveys["source"], surveys["target"]
     return Fingerprint(
-        counts={role: found.count for role, found in surveys.items()},
+        counts={role: surveyed.count for role, surveyed in surveys.items()},
         color_distance=color_distance(source.look, target.look),
         flat=(source.look.flat, target.look.flat),
     )
@@ -77,8 +77,8 @@ def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
     problem = fingerprint_of(surveys)
     return Amounts(
         {
-            role: scaled(found.size, scale.side)
-            for role, found in surveys.items()
+            role: scaled(surveyed.size, scale.side)
+            for role, surveyed in surveys.items()
             if role != TARGET_LABELLED  # it is the target's
         },
         choose_steps(problem, scale),
@@ -158,16 +158,16 @@ def _settings(choices: Sequence[Choice], depth: int) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def choose_encoding(space: LabelSpace, found: Survey) -> str:
+def choose_encoding(space: LabelSpace, surveyed: Survey) -> str:
     """How the surveyed labels count the classes of `space`: as their layout says, else told by ids.
 
     Raises UserError if no id is a class under any encoding.
     """
-    own = LAYOUTS[found.domain.layout].encoding
-    if found.domain.layout != "folder" and own in space.encodings:
+    own = LAYOUTS[surveyed.domain.layout].encoding
+    if surveyed.domain.layout != "folder" and own in space.encodings:
         return own
-    ids = list(found.ids)
-    known = {name: len(ids) - len(unknown) for name, unknown in _unknown(space, found).items()}
+    ids = list(surveyed.ids)
+    known = {name: len(ids) - len(unknown) for name, unknown in _unknown(space, surveyed).items()}
 
     def fit(name: str) -> tuple[bool, bool, int]:
         # Files of train ids hold nothing else; those of other encodings have ids to ignore too. An
@@ -176,8 +176,8 @@ def choose_encoding(space: LabelSpace, found: Survey) -> str:
 
     best = max(known, key=fit, default=None)
     if best is None or not known[best]:
-        kind = "colours" if found.by_color else "ids"
-        held = ", ".join(stored_as_text(number, found.by_color) for number in ids[:8])
+        kind = "colours" if surveyed.by_color else "ids"
+        held = ", ".join(stored_as_text(number, surveyed.by_color) for number in ids[:8])
         raise UserError(
             f"--label-space: '{space.name}' knows none of the label {kind} (they hold {held}); "
             f"leave it out to have one written from the {kind}"
@@ -188,22 +188,22 @@ def choose_encoding(space: LabelSpace, found: Survey) -> str:
 def fitting_spaces(surveys: Mapping[str, Survey]) -> list[str]:
     """The project's own label spaces that the ids of all surveyed labels may be of, those with
     fewest classes first: almost all pixels are classes of theirs."""
-    labelled = [found for found in surveys.values() if found.ids]
+    labelled = [surveyed for surveyed in surveys.values() if surveyed.ids]
     spaces = [load_label_space(file.stem) for file in sorted(OWN.glob("*.yaml"))]
 
-    def known(space: LabelSpace, found: Survey) -> float:
+    def known(space: LabelSpace, surveyed: Survey) -> float:
         """The share of the pixels that are of a class, by the encoding that fits best."""
-        total = sum(found.ids.values())
+        total = sum(surveyed.ids.values())
         return max(
-            1 - sum(found.ids[number] for number in unknown) / total
-            for unknown in _unknown(space, found).values()
+            1 - sum(surveyed.ids[number] for number in unknown) / total
+            for unknown in _unknown(space, surveyed).values()
         )
 
     return [
         space.name
         for space in sorted(spaces, key=lambda space: space.num_classes)
-        if all(IGNORE not in found.ids or found.by_color for found in labelled)
-        and all(known(space, found) > _MOST for found in labelled)
+        if all(IGNORE not in surveyed.ids or surveyed.by_color for surveyed in labelled)
+        and all(known(space, surveyed) > _MOST for surveyed in labelled)
     ]
 
 
@@ -237,11 +237,11 @@ def draft_label_space(surveys: Mapping[str, Survey]) -> str:
         "# may be one class; one that is deleted below, with its class, is ignored.",
         "classes:",
     ]
-    for place, number in enumerate(ids):
+    for position, number in enumerate(ids):
         color = [number >> 16, number >> 8 & 255, number & 255]
         if not source.by_color:
             # Steps of the golden ratio around the colour circle keep neighbours apart.
-            hue = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.65, 0.9 - 0.3 * (place % 2))
+            hue = colorsys.hsv_to_rgb(position * 0.618034 % 1, 0.65, 0.9 - 0.3 * (position % 2))
             color = [round(255 * channel) for channel in hue]
         percent = f"{100 * ids[number]:.1f} % of the pixels"
         lines.append(f"  - {{name: {_text(names[number])}, color: {color}}}  # {percent}")
@@ -256,12 +256,12 @@ def draft_label_space(surveys: Mapping[str, Survey]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _unknown(space: LabelSpace, found: Survey) -> dict[str, list[int]]:
+def _unknown(space: LabelSpace, surveyed: Survey) -> dict[str, list[int]]:
     """By encoding of the kind that the labels are of: their ids, or colours, that are no class."""
     return {
-        name: [number for number in found.ids if number not in stored]
+        name: [number for number in surveyed.ids if number not in stored]
         for name, stored in space.encodings.items()
-        if (name in space.by_color) == found.by_color
+        if (name in space.by_color) == surveyed.by_color
     }
 
 
@@ -271,10 +271,12 @@ def space_for(surveys: Mapping[str, Survey]) -> str | None:
     return "cityscapes19" if known else None
 
 
-def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: str | None) -> str:
-    domain = found.domain
-    note = f"{counted(found.count, 'image')} of {found.size[0]}x{found.size[1]}"
-    if not found.one_size:
+def _section(
+    role: str, surveyed: Survey, size: tuple[int, int] | None, encoding: str | None
+) -> str:
+    domain = surveyed.domain
+    note = f"{counted(surveyed.count, 'image')} of {surveyed.size[0]}x{surveyed.size[1]}"
+    if not surveyed.one_size:
         note += " and other sizes"
     lines = [f"{role}:  # {note}", f"  layout: {domain.layout}", f"  root: {_text(domain.root)}"]
     if domain.layout == "cityscapes":
@@ -284,13 +286,13 @@ def _section(role: str, found: Survey, size: tuple[int, int] | None, encoding: s
         if domain.labels is not None:
             lines.append(f"  labels: {_text(domain.labels)}")
     if encoding is not None:
-        ids = ", ".join(stored_as_text(n, found.by_color) for n in list(found.ids)[:20])
-        more = ", ..." if len(found.ids) > 20 else ""
-        kind = "colours" if found.by_color else "ids"
+        ids = ", ".join(stored_as_text(n, surveyed.by_color) for n in list(surveyed.ids)[:20])
+        more = ", ..." if len(surveyed.ids) > 20 else ""
+        kind = "colours" if surveyed.by_color else "ids"
         lines.append(f"  encoding: {_text(encoding)}  # {kind} in its labels: {ids}{more}")
     if size is None:
         pass  # it is another section's
-    elif found.one_size:
+    elif surveyed.one_size:
         lines.append(f"  size: [{size[0]}, {size[1]}]")
     else:
         lines.append("  size: null")

@@ -30,12 +30,12 @@ def read_labelmap(folders: Iterable[Path]) -> dict[int, str]:
             text = (folder / LABELMAP).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             continue
-        found = {}
+        colors = {}
         for line in text.splitlines():
             match = None if line.startswith("#") else _LABELMAP_LINE.fullmatch(line.strip())
             if match and all(int(channel) <= 255 for channel in match.group(2, 3, 4)):
-                found[color_code(*map(int, match.group(2, 3, 4)))] = match[1].strip()
-        return found
+                colors[color_code(*map(int, match.group(2, 3, 4)))] = match[1].strip()
+        return colors
     return {}
 
 

@@ -46,7 +46,7 @@ class Group:
     """Files of one folder, ending and kind of name.
 
     Args:
-        place: The parts of their folder's path.
+        parts: The parts of their folder's path.
         affixes: What their names begin and end with, where a word there tells what they are.
         ending: Theirs, with its dot, in lower case.
         names: Theirs.
@@ -55,7 +55,7 @@ class Group:
         flaw: Why the first that is no label map is none.
     """
 
-    place: tuple[str, ...]
+    parts: tuple[str, ...]
     affixes: tuple[str, str]
     ending: str
     names: list[str]
@@ -68,7 +68,7 @@ class Group:
     @cached_property
     def paths(self) -> list[str]:
         """Below the folder, in normal form."""
-        return [normal("/".join([*self.place, name])) for name in self.names]
+        return [normal("/".join([*self.parts, name])) for name in self.names]
 
     @cached_property
     def stems(self) -> list[str]:
@@ -76,7 +76,7 @@ class Group:
 
     def __str__(self) -> str:
         prefix, suffix = self.affixes
-        return f"{'/'.join([*self.place, f'{prefix}*{suffix}{self.ending}'])} ({len(self.names)})"
+        return f"{'/'.join([*self.parts, f'{prefix}*{suffix}{self.ending}'])} ({len(self.names)})"
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,23 @@ def _grouped(root: Path, paths: Sequence[str], index: Index) -> list[Group]:
         affixes = _telling_affixes(stem, ending.lower())
         names.setdefault((tuple(parts), affixes, ending.lower()), []).append(name)
     samples = {
-        key: [root.joinpath(*key[0], found[i]) for i in spread(len(found), _HEADERS)]
-        for key, found in names.items()
+        key: [root.joinpath(*key[0], members[i]) for i in spread(len(members), _HEADERS)]
+        for key, members in names.items()
     }
     files = [file for chosen in samples.values() for file in chosen]
     looks = dict(zip(files, index.headers(files, str(root)), strict=True))
     groups = []
-    for (place, affixes, ending), found in names.items():
-        here = [looks[file] for file in samples[place, affixes, ending]]
+    for (folder, affixes, ending), members in names.items():
+        here = [looks[file] for file in samples[folder, affixes, ending]]
         headers = [look.header for look in here if look.header is not None]
         flaws = [look.label_flaw for look in here if look.header is not None and look.label_flaw]
         groups.append(
             Group(
-                place=place,
+                parts=folder,
                 affixes=affixes,
                 ending=ending,
-                names=found,
-                word=_word_of([*place, *filter(None, affixes)]),
+                names=members,
+                word=_word_of([*folder, *filter(None, affixes)]),
                 is_photo=not headers or any(header.image_flaw is None for header in headers),
                 is_map=bool(headers) and all(header.label_flaw is None for header in headers),
                 is_colors=bool(headers) and all(header.colors_flaw is None for header in headers),
@@ -197,22 +197,22 @@ def _word_in(name: str) -> str:
 
 def _subsets(groups: Sequence[Group]) -> list[list[Group]]:
     """Groups of one depth, together and by what tells them apart; those with most files first."""
-    found: dict[tuple[int, ...], list[Group]] = {}
+    sets: dict[tuple[int, ...], list[Group]] = {}
 
     def add(chosen: list[Group]) -> None:
-        found.setdefault(tuple(sorted(map(id, chosen))), chosen)
+        sets.setdefault(tuple(sorted(map(id, chosen))), chosen)
 
-    for depth in {len(group.place) for group in groups}:
-        deep = [group for group in groups if len(group.place) == depth]
+    for depth in {len(group.parts) for group in groups}:
+        deep = [group for group in groups if len(group.parts) == depth]
         add(deep)
-        keys = [lambda group, column=column: group.place[column] for column in range(depth)]
+        keys = [lambda group, column=column: group.parts[column] for column in range(depth)]
         for key in (*keys, lambda group: group.ending, lambda group: group.affixes, id):
             parts: dict[object, list[Group]] = {}
             for group in deep:
                 parts.setdefault(key(group), []).append(group)  # type: ignore[no-untyped-call]
             for chosen in islice(parts.values(), _TRIED):
                 add(chosen)
-    return sorted(found.values(), key=lambda chosen: -sum(len(g.names) for g in chosen))[:_TRIED]
+    return sorted(sets.values(), key=lambda chosen: -sum(len(g.names) for g in chosen))[:_TRIED]
 
 
 # What is a photo, and what a label
@@ -258,13 +258,13 @@ def _label_candidates(groups: Sequence[Group], root: Path, index: Index) -> list
     for group in groups:
         if (number := rank(group)) is not None:
             ranked.setdefault(number, []).append(group)
-    found: list[list[Group]] = []
+    candidates: list[list[Group]] = []
     for number in sorted(ranked):
         sets = _subsets(ranked[number])
         if number == 2 and len(sets) > 1 and ranked[number][0].is_map:
             sets.sort(key=variety)
-        found += sets
-    return found
+        candidates += sets
+    return candidates
 
 
 def _explain_missing_labels(groups: Sequence[Group], root: Path, key: str) -> None:
@@ -289,8 +289,10 @@ def _explain_missing_labels(groups: Sequence[Group], root: Path, key: str) -> No
 
 def _unlabelled(groups: Sequence[Group]) -> Patterns | None:
     for photos in _subsets(_photos(groups)):
-        places = {group.place for group in photos}
-        labels = [g for g in groups if g.word == LABEL and g.place in places and g not in photos]
+        photo_folders = {group.parts for group in photos}
+        labels = [
+            g for g in groups if g.word == LABEL and g.parts in photo_folders and g not in photos
+        ]
         kinds = {
             group.affixes: [g for g in labels if g.affixes == group.affixes] for group in labels
         }
@@ -369,7 +371,7 @@ def _pattern(groups: Sequence[Group], affixes: tuple[str, str], with_folders: bo
     `with_folders` says what differing folders' names begin and end with.
     """
     parts = []
-    for column in zip(*(group.place for group in groups), strict=True):
+    for column in zip(*(group.parts for group in groups), strict=True):
         names = sorted({normal(name) for name in column})
         if len(names) == 1:
             parts.append(names[0])

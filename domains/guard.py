@@ -198,8 +198,8 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
     told.table.append(f"  {amount} {noun}: {', '.join(held.shares())}")
     if held.missing():
         told.table.append(f"  not in them: {', '.join(held.missing())}")
-    found = judge(held, key, role == "source", all_of_them)
-    return Judgement(told.table, found.warnings, found.problems)
+    judged = judge(held, key, role == "source", all_of_them)
+    return Judgement(told.table, judged.warnings, judged.problems)
 
 
 def _held(problem: Problem, role: str, files: Sequence[Path]) -> tuple[Held, list[str]]:

@@ -463,17 +463,17 @@ def _orientation(image: Image.Image, tail: bytes) -> int:
             exif = _exif_at_the_end(tail)  # some programs write it behind the picture
         if exif is None:
             exif = Image.Image.getexif(image)  # not the PNG's own, which decodes the picture
-        found = exif.get(ExifTags.Base.Orientation)
+        turn = exif.get(ExifTags.Base.Orientation)
     except Exception:  # damaged notes raise errors of any type; the picture may be sound
         return 1
-    return found if found in _TURNS else 1
+    return turn if turn in _TURNS else 1
 
 
 def _exif_at_the_end(tail: bytes) -> Image.Exif | None:
-    place = tail.rfind(b"eXIf")
-    (length,) = struct.unpack(">I", tail[place - 4 : place])
-    chunk = tail[place : place + 4 + length]
-    if zlib.crc32(chunk).to_bytes(4, "big") != tail[place + 4 + length : place + 8 + length]:
+    start = tail.rfind(b"eXIf")
+    (length,) = struct.unpack(">I", tail[start - 4 : start])
+    chunk = tail[start : start + 4 + length]
+    if zlib.crc32(chunk).to_bytes(4, "big") != tail[start + 4 + length : start + 8 + length]:
         return None  # pixels that look like it
     exif = Image.Exif()
     exif.load(chunk[4:])
@@ -560,13 +560,13 @@ def _pictures(image: Image.Image) -> int:
     count, size = getattr(image, "n_frames", 1), image.size
     if count == 1 or image.format != "TIFF":
         return count
-    found = 0
+    fitting = 0
     for number in range(count):
         with suppress(SyntaxError):  # masks and the like that Pillow does not know
             image.seek(number)
-            found += image.size == size
+            fitting += image.size == size
     image.seek(0)
-    return found
+    return fitting
 
 
 # Pixels

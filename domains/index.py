@@ -122,7 +122,7 @@ class Index:
         """Headers of images or label maps; `title` says in the progress what they are, e.g.
         "data.source"."""
         looked = self._look("header", _read_header, files, f"looking at {title}")
-        return [_as_look(file, found) for file, found in zip(files, looked, strict=True)]
+        return [_as_look(file, look) for file, look in zip(files, looked, strict=True)]
 
     def damages(self, files: Sequence[Path], title: str = "") -> list[str]:
         """Why files of images or label maps cannot be decoded, a line each; empty for one that
@@ -140,8 +140,8 @@ class Index:
         kind, look = ("colors", _colors) if by_color else ("ids", _ids)
         looked = self._look(kind, look, files, f"reading labels of {title}")
         return [
-            Ids({int(k): n for k, n in found.get("ids", {}).items()}, found.get("error", ""))
-            for found in looked
+            Ids({int(k): n for k, n in seen.get("ids", {}).items()}, seen.get("error", ""))
+            for seen in looked
         ]
 
     def hashes(self, files: Sequence[Path], title: str = "") -> list[str]:
@@ -151,21 +151,21 @@ class Index:
             UserError: For a file that cannot be read.
         """
         looked = self._look("hash", _hash, files, f"reading {title}")
-        for found in looked:
-            if "error" in found:
-                raise UserError(found["error"])
-        return [found["hash"] for found in looked]
+        for look in looked:
+            if "error" in look:
+                raise UserError(look["error"])
+        return [look["hash"] for look in looked]
 
     def digest_of_images(self, samples: Sequence[Sample], title: str = "") -> str:
         """A short hash of the samples' names and of their images' contents, in their order."""
         hashes = self.hashes([sample.image for sample in samples], title)
-        return _digest([[s.name, found] for s, found in zip(samples, hashes, strict=True)])
+        return _digest([[s.name, content] for s, content in zip(samples, hashes, strict=True)])
 
     def digest_of_labels(self, samples: Sequence[Sample], title: str = "") -> str:
         """The same of their labels; samples must have them."""
         labels = [sample.label for sample in samples if sample.label is not None]
         hashes = self.hashes(labels, f"labels of {title}")
-        return _digest([[s.name, found] for s, found in zip(samples, hashes, strict=True)])
+        return _digest([[s.name, content] for s, content in zip(samples, hashes, strict=True)])
 
     def forget(self) -> None:
         """Let the files be looked at again: they may have changed since."""
@@ -200,19 +200,19 @@ class Index:
         """What is known of each file under `kind`: as kept, or what `look` finds now."""
         paths = [os.path.abspath(file) for file in files]
         self._stamp(paths)
-        found = [self._known(path, kind) for path in paths]
+        values = [self._known(path, kind) for path in paths]
         missing = {
             path: file
-            for file, path, value in zip(files, paths, found, strict=True)
+            for file, path, value in zip(files, paths, values, strict=True)
             if value is None
         }
         if missing:
             self._look_at(kind, look, missing, title)
-            found = [self._known(path, kind) for path in paths]
+            values = [self._known(path, kind) for path in paths]
         return [
             # What was wrong is kept without the name, under which a file may be given.
             {"error": value["error"].replace("{file}", str(file))} if "error" in value else value
-            for file, value in zip(files, found, strict=True)
+            for file, value in zip(files, values, strict=True)
             if value is not None
         ]
 
@@ -264,8 +264,8 @@ class Index:
 
     def _known(self, path: str, kind: str) -> dict[str, Any] | None:
         """What is known of the file as it is now; None if nothing is."""
-        if (found := self._found.get((path, kind))) is not None:
-            return found
+        if (fresh := self._found.get((path, kind))) is not None:
+            return fresh
         known = self._files.get(path)
         if known is None or self._stamps[path] is None or known["stamp"] != self._stamps[path]:
             return None
@@ -293,15 +293,15 @@ def _stamps(paths: Iterable[str]) -> list[list[int] | None]:
 
     The time of change tells also of a content that was written under the old time.
     """
-    found: list[list[int] | None] = []
+    stamps: list[list[int] | None] = []
     for path in paths:
         try:
             state = os.stat(path)
         except OSError:
-            found.append(None)
+            stamps.append(None)
         else:
-            found.append([state.st_size, state.st_mtime_ns, state.st_ctime_ns])
-    return found
+            stamps.append([state.st_size, state.st_mtime_ns, state.st_ctime_ns])
+    return stamps
 
 
 def _latest(stamp: list[int]) -> float:
@@ -320,10 +320,10 @@ def _read_header(file: Path) -> dict[str, Any]:
     return {"header": list(vars(read_header(file)).values())}
 
 
-def _as_look(file: Path, found: dict[str, Any]) -> Look:
-    if "error" in found:
-        return Look(file, None, found["error"])
-    values = list(found["header"])
+def _as_look(file: Path, value: dict[str, Any]) -> Look:
+    if "error" in value:
+        return Look(file, None, value["error"])
+    values = list(value["header"])
     values[_STORED] = tuple(values[_STORED])  # a list, as JSON has no tuples
     return Look(file, Header(*values))
 
@@ -343,13 +343,13 @@ def _ids(file: Path) -> dict[str, Any]:
 
 
 def _colors(file: Path) -> dict[str, Any]:
-    found = _counted(np.asarray(open_label(file, by_color=True)))
-    if len(found["ids"]) > _MOST_COLORS:
+    counts = _counted(np.asarray(open_label(file, by_color=True)))
+    if len(counts["ids"]) > _MOST_COLORS:
         raise UserError(
-            f"{file}: shows {len(found['ids'])} colours, more than classes can have; give a map "
+            f"{file}: shows {len(counts['ids'])} colours, more than classes can have; give a map "
             "with one exact colour for each class"
         )
-    return found
+    return counts
 
 
 def _counted(values: np.ndarray) -> dict[str, Any]:
@@ -358,16 +358,16 @@ def _counted(values: np.ndarray) -> dict[str, Any]:
 
 
 def _hash(file: Path) -> dict[str, Any]:
-    found = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     try:
         with open(file, "rb", buffering=0) as opened:
             while block := opened.read(_BLOCK):
-                found.update(block)
+                content.update(block)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    return {"hash": found.hexdigest()}
+    return {"hash": content.hexdigest()}
 
 
 def _digest(content: Any) -> str:

@@ -72,8 +72,8 @@ def inspect_domain(
     listing = list_samples(domain, key, labelled)
     log_passed(listing, key)
     decode = pixels or domain.on_error == SKIP
-    found = inspect_samples(listing.samples[:limit], index, key, decode, by_color, inside=True)
-    return replace(found, flaws=[*listing.flaws, *found.flaws])
+    inspected = inspect_samples(listing.samples[:limit], index, key, decode, by_color, inside=True)
+    return replace(inspected, flaws=[*listing.flaws, *inspected.flaws])
 
 
 def inspect_samples(
@@ -103,8 +103,8 @@ def inspect_samples(
     if pixels:
         whole = [i for i, line in enumerate(flaws) if line is None]
         decoded = index.decoded([samples[i].image for i in whole], key)
-        for i, found in zip(whole, decoded, strict=True):
-            flaws[i] = found.error or None
+        for i, look in zip(whole, decoded, strict=True):
+            flaws[i] = look.error or None
         whole = [i for i in whole if flaws[i] is None and samples[i].label is not None]
         labels = [label for i in whole if (label := samples[i].label) is not None]
         for i, ids in zip(whole, index.ids(labels, key, by_color), strict=True):
@@ -153,8 +153,8 @@ def usable(
     Raises UserError for the first flaw unless `on_error` is "skip", which leaves flawed samples
     out and logs their count.
     """
-    found = inspect_samples(samples, index, key, on_error == SKIP, inside=True)
-    return usable_samples(found, on_error, key)
+    inspected = inspect_samples(samples, index, key, on_error == SKIP, inside=True)
+    return usable_samples(inspected, on_error, key)
 
 
 def find_flaws(
@@ -165,10 +165,10 @@ def find_flaws(
     Unreadable, missing and damaged files, what is no photo of 8 bits or no map of class ids, and a
     label map that shows another frame than its image; with `pixels` all are decoded.
     """
-    found = inspect_samples(samples, index, key, pixels, inside=True)
-    kept = set(found.samples)
+    inspected = inspect_samples(samples, index, key, pixels, inside=True)
+    kept = set(inspected.samples)
     left_out = [sample for sample in samples if sample not in kept]
-    return list(zip(left_out, found.flaws, strict=True))
+    return list(zip(left_out, inspected.flaws, strict=True))
 
 
 def orientation_of(samples: Sequence[Sample], index: Index | None = None) -> str:

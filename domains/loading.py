@@ -187,8 +187,8 @@ class TrainingSamples(Dataset):
             return error
 
     def _load(self, number: int) -> dict[str, Tensor]:
-        epoch, place = divmod(number, len(self.samples))
-        sample = self.samples[self._order(epoch)[place]]
+        epoch, position = divmod(number, len(self.samples))
+        sample = self.samples[self._order(epoch)[position]]
         image, opaque = self.reader.image(sample.image, View() if self.view.zooms else self.view)
         stored = image.shape[1], image.shape[0]  # or resized already, which draws the same
         random = random_for(self.seed, f"{self.purpose} cut", number)

@@ -57,11 +57,11 @@ class PassedOver:
 
     def lines(self) -> list[str]:
         """A line a kind, with its count."""
-        found = []
+        said = []
         if self.endings:
             counts = Counter(os.path.splitext(path)[1].lower() for path in self.endings)
             listed = ", ".join(f"{name or 'none'} ({n})" for name, n in sorted(counts.items()))
-            found.append(f"files whose ending is no image's ({len(self.endings)}): {listed}")
+            said.append(f"files whose ending is no image's ({len(self.endings)}): {listed}")
         for places, text in (
             (self.hidden, "hidden files and folders"),
             (self.ours, "files and folders that bdl wrote"),
@@ -72,8 +72,8 @@ class PassedOver:
             if places:
                 first = ", ".join(sorted(places)[:_LISTED])
                 more = ", ..." if len(places) > _LISTED else ""
-                found.append(f"{text} ({len(places)}): {first}{more}")
-        return found
+                said.append(f"{text} ({len(places)}): {first}{more}")
+        return said
 
 
 def normal(name: str) -> str:
@@ -153,7 +153,7 @@ def find(
     parts: list[str],
     accept: Callable[[str], bool] = is_image,
     with_ours: bool = False,
-) -> "Found":
+) -> "Matches":
     """All files below `root` that match, sorted by path.
 
     Folders are listed once. Links are followed; one that leads to a folder above it is passed over.
@@ -171,14 +171,14 @@ def find(
     """
     walk = _Walk(str(root), accept, with_ours)
     walk.into("", parts, (), frozenset())
-    found: dict[str, Match] = {}
+    by_path: dict[str, Match] = {}
     for match in walk.matches:
-        found.setdefault(match.path, match)  # two ** may lead to a file in several ways
-    return Found([found[path] for path in sorted(found)], sorted(walk.broken), walk.passed)
+        by_path.setdefault(match.path, match)  # two ** may lead to a file in several ways
+    return Matches([by_path[path] for path in sorted(by_path)], sorted(walk.broken), walk.passed)
 
 
 @dataclass(frozen=True)
-class Found:
+class Matches:
     """Files that match, sorted by path; links that match and lead nowhere or to themselves; and
     what was passed over."""
 
@@ -310,8 +310,8 @@ class _Walk:
     def _entries(self, folder: str) -> list[os.DirEntry]:
         """What the folder holds, by name; records of ours among it are noted."""
 
-        def listed(place: str) -> list[os.DirEntry]:
-            with os.scandir(place) as entries:
+        def listed(path: str) -> list[os.DirEntry]:
+            with os.scandir(path) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
 
         if folder in self._listed:
@@ -323,13 +323,13 @@ class _Walk:
 
     def _call(self, action: Callable, folder: str):  # type: ignore[no-untyped-def]
         """`action` on a folder; None if it is gone."""
-        place = f"{self.root}/{folder}"
+        path = f"{self.root}/{folder}"
         try:
-            return action(place)
+            return action(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _unlisted(place, error) from None
+            raise _unlisted(path, error) from None
 
     def _is_passed(self, folder: str, entry: os.DirEntry, note: bool = True) -> bool:
         """Whether a wildcard passes over it: it is hidden, or this program wrote it."""
@@ -371,10 +371,10 @@ def _is_there(entry: os.DirEntry) -> bool:
         return False
 
 
-def _unlisted(place: str, error: OSError) -> UserError:
+def _unlisted(path: str, error: OSError) -> UserError:
     reason = error.strerror or error
     return UserError(
-        f"{place.rstrip('/')}: this folder cannot be listed ({reason}); make it readable, or leave "
+        f"{path.rstrip('/')}: this folder cannot be listed ({reason}); make it readable, or leave "
         "it out of the pattern"
     )
 
@@ -418,8 +418,8 @@ class Names:
             return None
         names = self._names(stored)
         if name in names:
-            found = names[name]
-        elif (found := names.get(normal(name))) is None:  # type: ignore[assignment]
+            entry = names[name]
+        elif (entry := names.get(normal(name))) is None:  # type: ignore[assignment]
             stem, ending = os.path.splitext(normal(name))
             alike = [
                 names[other]
@@ -428,8 +428,8 @@ class Names:
             ]
             if not alike:
                 return None
-            found = alike[0]
-        return f"{stored}/{found}" if stored else found
+            entry = alike[0]
+        return f"{stored}/{entry}" if stored else entry
 
     def beside(self, path: str) -> list[str]:
         """Names of the files in the folder where the path would lie; none if there is no folder."""

@@ -84,11 +84,11 @@ def _contained(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
     known = set(others)
     longest = max(names, key=len)  # it is contained by accident least often
     holding = [other for other in others if longest in other and longest != other][:_TRIED]
-    found: list[dict[str, str]] = []
+    pairings: list[dict[str, str]] = []
     for other in holding:
         prefix, suffix = other.split(longest, 1)
         pairs = {name: whole for name in names if (whole := f"{prefix}{name}{suffix}") in known}
-        found.append(pairs)
-    most = max(map(len, found), default=0)
-    best = [pairs for pairs in found if len(pairs) == most]
+        pairings.append(pairs)
+    most = max(map(len, pairings), default=0)
+    best = [pairs for pairs in pairings if len(pairs) == most]
     return best[0] if len(best) == 1 else {}

@@ -94,9 +94,11 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
     by_color = False
     beside: tuple[str, ...] = ()
     if domain is None:
-        found = find_patterns(folder, labelled, key, index)
-        by_color, beside = found.by_color, found.beside
-        domain = DomainConfig(layout="folder", root=root, images=found.images, labels=found.labels)
+        patterns = find_patterns(folder, labelled, key, index)
+        by_color, beside = patterns.by_color, patterns.beside
+        domain = DomainConfig(
+            layout="folder", root=root, images=patterns.images, labels=patterns.labels
+        )
     inspection = _inspect(find_samples(domain, key, labelled), key, index, by_color)
     samples = inspection.samples
     ids = _shares(samples, key, index, by_color) if labelled else {}
@@ -127,20 +129,20 @@ def _known_layout(root: str, folder: Path, split: str, labelled: bool) -> Domain
         if not labelled and name == "cityscapes":
             patterns = [layout.images]  # whose photos may be here alone
         fixed = [pattern.replace("{split}", split).split("*")[0] for pattern in patterns]
-        if all((folder / place).is_dir() for place in fixed):
+        if all((folder / fixed_folder).is_dir() for fixed_folder in fixed):
             return DomainConfig(layout=name, root=root, split=split)
     return None
 
 
 def _inspect(samples: Sequence[Sample], key: str, index: Index, by_color: bool) -> Inspection:
     """What may be used, by the headers; how many samples may not is a warning."""
-    found = inspect_samples(samples, index, key, by_color=by_color)
-    if found.flaws and not found.samples:
-        raise UserError(found.flaws[0])
-    if found.flaws:
-        count = f"{len(found.flaws)} of {found.count}"
-        log.warning("%s: %s cannot be used; the first: %s", key, count, found.flaws[0])
-    return found
+    inspected = inspect_samples(samples, index, key, by_color=by_color)
+    if inspected.flaws and not inspected.samples:
+        raise UserError(inspected.flaws[0])
+    if inspected.flaws:
+        count = f"{len(inspected.flaws)} of {inspected.count}"
+        log.warning("%s: %s cannot be used; the first: %s", key, count, inspected.flaws[0])
+    return inspected
 
 
 def _shares(samples: Sequence[Sample], key: str, index: Index, by_color: bool) -> dict[int, float]:

@@ -264,10 +264,10 @@ class Results:
         if not scored or images is None:
             return None
         (record, worst), samples, strips = scored[-1], images.samples(), []
-        for place, image in enumerate(worst):
+        for rank, image in enumerate(worst):
             sample = samples[image.index]
             predicted = self._panel(
-                "prediction", worst_path(record.folder, place), self._open_labels
+                "prediction", worst_path(record.folder, rank), self._open_labels
             )
             label = self._label("validation", sample)
             panels = [
@@ -275,7 +275,7 @@ class Results:
                 label,
                 predicted,
                 Panel("errors", error_map(predicted.image, label.image)),
-                *self._photos("confidence", [confidence_path(record.folder, place)]),
+                *self._photos("confidence", [confidence_path(record.folder, rank)]),
             ]
             frame = f"{sample.name}: {percent(image.right)} % right"
             strips.append(Strip("worst", frame, panels))

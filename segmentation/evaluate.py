@@ -158,18 +158,18 @@ def _write_worst(
     size: tuple[int, int] | None,
     indices: Sequence[int],
 ) -> None:
-    """Predictions and confidence of some images, by their place among `indices`."""
-    for place, batch in enumerate(whole_images(images, indices, 0)):
+    """Predictions and confidence of some images, by their rank among `indices`."""
+    for rank, batch in enumerate(whole_images(images, indices, 0)):
         width, height = size or (batch["label"].shape[2], batch["label"].shape[1])
         image = to_unit(run.fabric.to_device(batch["image"]))
         prediction = predict_classes(run.fabric, network, image, (height, width))
         ids = _as_ids(prediction, batch.get("opaque"))
-        write_labels(worst_path(folder, place), ids, space)
+        write_labels(worst_path(folder, rank), ids, space)
         shrink = min(1.0, _WIDEST / width)
         small = max(1, round(height * shrink)), max(1, round(width * shrink))
         confidence = probabilities(run.fabric, network, image, small).amax(1)[0]
         levels = (255 * confidence).round().byte().cpu().numpy()
-        save_png(confidence_path(folder, place), Image.fromarray(levels))
+        save_png(confidence_path(folder, rank), Image.fromarray(levels))
 
 
 def _as_ids(prediction: Tensor, opaque: Tensor | None) -> np.ndarray:

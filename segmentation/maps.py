@@ -59,11 +59,11 @@ class Upsampled(Maps):
     def rows(self, start: int, stop: int) -> Tensor:
         (height, _), (rows, columns) = self.size, self.maps.size
         step = (rows - 1) / max(1, height - 1)
-        place = torch.arange(start, stop, dtype=torch.float64) * step
-        above = place.long().clamp_max(max(0, rows - 2))
+        position = torch.arange(start, stop, dtype=torch.float64) * step
+        above = position.long().clamp_max(max(0, rows - 2))
         first, last = int(above[0]), min(rows, int(above[-1]) + 2)
         given = self.maps.rows(first, last)
-        above, weight = (above - first).to(given.device), (place - above).to(given)
+        above, weight = (above - first).to(given.device), (position - above).to(given)
         below = (above + 1).clamp_max(last - first - 1)
         lines = torch.lerp(given[:, :, above], given[:, :, below], weight[:, None])
         if columns == self.size[1]:
@@ -102,11 +102,11 @@ class Mean(Maps):
             first, last = max(start, top), min(stop, top + maps.size[0])
             if first >= last:
                 continue
-            found = maps.rows(first - top, last - top)
+            scores = maps.rows(first - top, last - top)
             if total is None:
-                total = found.new_zeros(self.count, self.classes, stop - start, self.size[1])
+                total = scores.new_zeros(self.count, self.classes, stop - start, self.size[1])
             columns = slice(left, left + maps.size[1])
-            total[:, :, first - start : last - start, columns] += found
+            total[:, :, first - start : last - start, columns] += scores
             covered[first - start : last - start, columns] += 1
         assert total is not None
         return total.div_(covered.to(total.device))

@@ -63,14 +63,14 @@ def worst_count(images: int) -> int:
     return min(_WORST, images)
 
 
-def worst_path(folder: Path, place: int) -> Path:
+def worst_path(folder: Path, rank: int) -> Path:
     """Where the prediction of the worst validation image lies, of the second worst, and so on."""
-    return folder / "worst" / f"{place}.png"
+    return folder / "worst" / f"{rank}.png"
 
 
-def confidence_path(folder: Path, place: int) -> Path:
+def confidence_path(folder: Path, rank: int) -> Path:
     """Where the network's confidence in that prediction lies, 0 to 255."""
-    return folder / "worst" / f"{place}-confidence.png"
+    return folder / "worst" / f"{rank}-confidence.png"
 
 
 def batch_count(images: int) -> int:
@@ -543,8 +543,8 @@ class Evaluation(Stage):
 
     def files(self) -> Sequence[str]:
         files = [prediction_path(Path(), index) for index in self.validation.followed()]
-        for place in range(worst_count(self.validation.count)):
-            files += [worst_path(Path(), place), confidence_path(Path(), place)]
+        for rank in range(worst_count(self.validation.count)):
+            files += [worst_path(Path(), rank), confidence_path(Path(), rank)]
         return [file.as_posix() for file in files]
 
     def make(self, run: Run, folder: Path) -> EvaluationMetrics:

@@ -59,20 +59,25 @@ def _add_car(scene: Scene, x: float, z: float, turn: float) -> None:
     half, sine, cosine = scene.rng.uniform(0.82, 0.95), math.sin(turn), math.cos(turn)
     scene.begin()
 
-    def place(along: float, across: float, up: float) -> Point:
+    def to_point(along: float, across: float, up: float) -> Point:
         return x + along * sine + across * cosine, up, z + along * cosine - across * sine
 
     def add_across(material: str, along: float, across: float, outline: Outline) -> None:
-        scene.add(material, [place(along, across + s, up) for s, up in outline], z)
+        scene.add(material, [to_point(along, across + s, up) for s, up in outline], z)
 
     for along in (-1.35, 1.35):  # the shell, painted over them, leaves their lower part
         for across in (0.15 - half, half - 0.15):
             add_across("tyre", along, across, rectangle(0.11, 0, 0.6))
 
     profile = shape.profile()
-    shell = [("paint", [place(a, side * half, u) for a, u in profile]) for side in (-1, 1)]
+    shell = [("paint", [to_point(a, side * half, u) for a, u in profile]) for side in (-1, 1)]
     for material, (a, u), (b, v) in zip(_CAR_SKIN, profile, profile[1:], strict=False):
-        strip = [place(a, -half, u), place(a, half, u), place(b, half, v), place(b, -half, v)]
+        strip = [
+            to_point(a, -half, u),
+            to_point(a, half, u),
+            to_point(b, half, v),
+            to_point(b, -half, v),
+        ]
         shell.append((material, strip))
     shell.sort(key=lambda face: -sum(math.hypot(p[0], p[2]) for p in face[1]) / len(face[1]))
     for material, corners in shell:
@@ -81,7 +86,7 @@ def _add_car(scene: Scene, x: float, z: float, turn: float) -> None:
     ahead, aside = x * sine + z * cosine, x * cosine - z * sine  # the car's place on its own axes
     if abs(aside) > half:
         near = -math.copysign(half, aside)
-        _add_car_side(scene, shape, lambda along, up: place(along, near, up), z)
+        _add_car_side(scene, shape, lambda along, up: to_point(along, near, up), z)
     if abs(ahead) > shape.end:
         along, light = (-shape.end, "rear light") if ahead > 0 else (shape.end, "headlight")
         for across in (-0.6, 0.6):
@@ -89,14 +94,14 @@ def _add_car(scene: Scene, x: float, z: float, turn: float) -> None:
 
 
 def _add_car_side(
-    scene: Scene, shape: CarShape, place: Callable[[float, float], Point], order: float
+    scene: Scene, shape: CarShape, to_point: Callable[[float, float], Point], order: float
 ) -> None:
     """Windows and wheels on the side that the camera sees."""
     glass = [(shape.roof_rear, shape.belt + 0.04), (shape.roof_rear + 0.15, shape.roof - 0.1)]
     glass += [(shape.roof_front - 0.1, shape.roof - 0.1)]
     glass += [(shape.bonnet_rear - 0.2, shape.bonnet + 0.06)]
-    scene.add("car glass", [place(*corner) for corner in glass], order)
+    scene.add("car glass", [to_point(*corner) for corner in glass], order)
     for along in (-1.3, 1.3):
         for material, radius in (("tyre", 0.36), ("hub", 0.19)):
-            wheel = [place(along + s, up) for s, up in disc(radius, 0.35)]
+            wheel = [to_point(along + s, up) for s, up in disc(radius, 0.35)]
             scene.add(material, wheel, order)

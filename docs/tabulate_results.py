@@ -27,7 +27,7 @@ def collect(runs: list[str]) -> Rows:
     """For each row the networks by symbol, each with its mIoU and the IoU of each class, 0 to 1."""
     rows: Rows = {}
     for given in runs:
-        name, _, run = given.partition("=")
+        name, _, run = given.rpartition("=")
         folder, _, stage = run.partition(":")
         results = json.loads((Path(folder) / RESULTS).read_text(encoding="utf-8"))
         rows[name] = {

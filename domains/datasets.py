@@ -22,6 +22,7 @@ from bdl.domains.matching import (
 from bdl.runtime.config import DomainConfig
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import open_regular
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,8 @@ def read_text(file: Path, key: str) -> str:
         UserError: If it cannot be read as one; `key` names it.
     """
     try:
-        content = file.read_bytes()
+        with open_regular(file) as opened:
+            content = opened.read()
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except OSError as error:

@@ -11,7 +11,8 @@ What is refused, a file's header tells: `check_image` and `check_label`, which d
   meant, an image can be read as stored.
 - Pixels of alpha 0 are no data. What colour they hide is never seen: they have the mean colour of
   the other pixels, or black where there are none.
-- Of a file with several pictures the first is the photo; as a label map it is refused.
+- A file holds one picture: of several nothing tells which is meant. Small copies of it, masks, and
+  what cameras put behind a JPEG do not count.
 """
 
 import os
@@ -30,7 +31,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, is_by_color
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import save_png
+from bdl.runtime.files import open_regular, save_png
 
 UPRIGHT, STORED = "upright", "stored"  # how an image is read
 UNKNOWN = 65_535  # the id of stored values that are none: below 0, or above 65534
@@ -57,6 +58,7 @@ _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 _TAIL = 1 << 16  # bytes at a file's end that are looked at: the longest EXIF a PNG's end may hold
+_BESIDE = 0b101  # of a TIFF's NewSubfileType: smaller copies and masks of another picture
 _SIDEWAYS = (5, 6, 7, 8)  # orientations whose width and height are exchanged
 _Turn = Image.Transpose
 _TURNS = {
@@ -327,7 +329,7 @@ def _opened(file: Path) -> Iterator[tuple[Image.Image, Header]]:
     with (
         _named_errors(file),
         _any_size,
-        open(file, "rb") as opened,
+        open_regular(file) as opened,
         Image.open(opened) as image,
         open(file, "rb") as beside,
     ):
@@ -383,6 +385,7 @@ def _read(opened: BinaryIO, image: Image.Image) -> Header:
     bits, levels = _depth(opened, kind, image, head)
     tags = getattr(image, "tag_v2", {}) if kind == "TIFF" else {}
     stored = (tags[256], tags[257]) if tags else image.size
+    misread, several_maps = _misread(kind, mode, bits), _several(image, "label map")
     return Header(
         format=kind,
         mode=mode,
@@ -391,9 +394,9 @@ def _read(opened: BinaryIO, image: Image.Image) -> Header:
         stored=stored,
         orientation=_orientation(image, tail),
         transparent=image.has_transparency_data,
-        image_flaw=_image_flaw(kind, mode, bits) or _misread(kind, mode, bits),
-        label_flaw=_label_flaw(image, kind, mode, bits) or _misread(kind, mode, bits),
-        colors_flaw=_colors_flaw(image, kind, mode, bits) or _misread(kind, mode, bits),
+        image_flaw=_image_flaw(kind, mode, bits) or misread or _several(image, "photo"),
+        label_flaw=_label_flaw(image, kind, mode, bits) or misread or several_maps,
+        colors_flaw=_colors_flaw(image, kind, mode, bits) or misread or several_maps,
     )
 
 
@@ -423,7 +426,7 @@ def _is_cut_off(
 
 def _has_right_checksums(file: Path) -> bool:
     """Whether a file is a PNG all of whose parts are what was written."""
-    with _named_errors(file), open(file, "rb") as opened:
+    with _named_errors(file), open_regular(file) as opened:
         if opened.read(len(_PNG)) != _PNG:
             return False
         while len(head := opened.read(8)) == 8:
@@ -519,9 +522,6 @@ def _label_flaw(image: Image.Image, kind: str, mode: str, bits: int) -> str | No
         return "counts its levels from white, so that ids are not told; store the labels as PNG"
     if kind == "TIFF" and bits == 8 and max(tags.get(339, (1,))) == 2:
         return "holds ids with a sign in 8 bits; store the labels as PNG"
-    pictures = _pictures(image)
-    if pictures > 1:
-        return f"holds {pictures} pictures; store one label map in a file"
     return None
 
 
@@ -555,16 +555,26 @@ def _misread(kind: str, mode: str, bits: int) -> str | None:
     return None
 
 
+def _several(image: Image.Image, wanted: str) -> str | None:
+    """That a file holds several pictures, where one is wanted."""
+    pictures = _pictures(image)
+    return f"holds {pictures} pictures; store one {wanted} in a file" if pictures > 1 else None
+
+
 def _pictures(image: Image.Image) -> int:
-    """Pictures of the first one's size: smaller copies of it beside it do not count."""
+    """Pictures of the first one's size: smaller copies of it and masks beside it do not count, nor
+    what cameras put behind a JPEG's picture."""
     count, size = getattr(image, "n_frames", 1), image.size
+    if image.format == "MPO":
+        return 1
     if count == 1 or image.format != "TIFF":
         return count
     fitting = 0
     for number in range(count):
         with suppress(SyntaxError):  # masks and the like that Pillow does not know
             image.seek(number)
-            fitting += image.size == size
+            beside = image.tag_v2.get(254, 0) & _BESIDE  # type: ignore[attr-defined]
+            fitting += image.size == size and not beside
     image.seek(0)
     return fitting
 

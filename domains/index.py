@@ -32,12 +32,12 @@ from bdl.domains.images import (
 )
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import atomic
+from bdl.runtime.files import atomic, open_regular
 from bdl.runtime.lock import held
 from bdl.runtime.ownership import has_mark, mark
 
 INDEX = "bdl-index.json"
-_VERSION = 1  # of what is found in files, and how: another one's finds do not count
+_VERSION = 2  # of what is found in files, and how: another one's finds do not count
 _READERS = 8  # threads: on network disks opening a file is mostly waiting
 _FRESH = 2.0  # seconds in which a change may leave a file's times as they are
 _BETWEEN_SAVES = 60.0  # seconds
@@ -155,6 +155,18 @@ class Index:
             if "error" in look:
                 raise UserError(look["error"])
         return [look["hash"] for look in looked]
+
+    def pictures(self, files: Sequence[Path], title: str = "") -> list[str]:
+        """Hashes of what images show, the same however their files are packed.
+
+        Raises:
+            UserError: For a file that cannot be read.
+        """
+        looked = self._look("picture", _picture, files, f"comparing {title}")
+        for look in looked:
+            if "error" in look:
+                raise UserError(look["error"])
+        return [look["picture"] for look in looked]
 
     def digest_of_images(self, samples: Sequence[Sample], title: str = "") -> str:
         """A short hash of the samples' names and of their images' contents, in their order."""
@@ -360,7 +372,7 @@ def _counted(values: np.ndarray) -> dict[str, Any]:
 def _hash(file: Path) -> dict[str, Any]:
     content = hashlib.blake2b(digest_size=16)
     try:
-        with open(file, "rb", buffering=0) as opened:
+        with open_regular(file) as opened:
             while block := opened.read(_BLOCK):
                 content.update(block)
     except FileNotFoundError:
@@ -368,6 +380,13 @@ def _hash(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     return {"hash": content.hexdigest()}
+
+
+def _picture(file: Path) -> dict[str, Any]:
+    pixels = open_image(file).pixels
+    content = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16)
+    content.update(str(pixels.shape).encode())
+    return {"picture": content.hexdigest()}
 
 
 def _digest(content: Any) -> str:

@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +115,23 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """The file, opened to be read. Raises UserError for a pipe, a socket or a device: reading it
+    may wait for ever, and what was read is gone."""
+    opened = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        return opened
+    opened.close()
+    raise UserError(
+        f"{path}: is a pipe or a device, which can be read but once; store it as a file"
+    )
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens also a pipe that nobody writes to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_json(path: Path) -> Any:
     """Raises UserError if the file is missing or is not JSON."""
     try:
@@ -168,7 +187,7 @@ class GivenFile:
     def read(cls, path: Path, key: str) -> "GivenFile":
         """Raises UserError, which names the configuration `key`, if it cannot be read."""
         try:
-            with open(path, "rb") as opened:
+            with open_regular(path) as opened:
                 return cls(hashlib.file_digest(opened, "sha256").hexdigest(), path)
         except OSError as error:
             raise UserError(

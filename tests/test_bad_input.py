@@ -328,6 +328,13 @@ def list_that_is_not_there(setup):
 
 
 @kind
+def list_that_is_a_pipe(setup):
+    os.mkfifo(setup.folder / "list.txt")
+    setup.overrides.append(f"data.source.list_file={setup.folder / 'list.txt'}")
+    return r"list\.txt: is a pipe or a device, which can be read but once; store it as a file"
+
+
+@kind
 def list_with_one_image_twice(setup):
     (setup.folder / "list.txt").write_text("0\n1\n0\n")
     setup.overrides.append(f"data.source.list_file={setup.folder / 'list.txt'}")

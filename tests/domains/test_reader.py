@@ -1,6 +1,7 @@
 """The reader of image and label files over all formats, modes, depths and orientations: what a
 header lets pass decodes to what was written, and all else is refused in one line."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,8 +244,9 @@ def by_pillow() -> Iterator[Case]:
     yield Case("cmyk.tif", saved(paper.convert("CMYK")), np.asarray(paper))
     yield Case("lab.tif", saved(Image.new("LAB", (4, 4))))
     two = {"save_all": True, "append_images": [Image.fromarray(grey[::-1].copy())]}
-    yield Case("pages.tif", saved(label, **two), rgb(grey), None, rgb(grey))
-    yield Case("moving.png", saved(label, **two), rgb(grey), None, rgb(grey))
+    yield Case("pages.tif", saved(label, **two))
+    for ending in ("png", "gif", "webp"):
+        yield Case(f"moving.{ending}", saved(label, **two))
     smaller = {"save_all": True, "append_images": [label.resize((4, 2))]}
     yield Case("with a small copy.tif", saved(label, **smaller), rgb(grey), grey, rgb(grey))
 
@@ -541,6 +543,31 @@ def test_what_cannot_be_read_is_no_damage(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=r"folder\.png: cannot be read \(Is a directory\); check"):
         open_image(tmp_path / "folder.png")
+
+
+@pytest.mark.parametrize("ending", ["tif", "png", "gif", "webp"])
+def test_a_file_of_several_pictures_says_how_many(tmp_path, ending):
+    file = tmp_path / f"a.{ending}"
+    more = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (90, 180)]
+    Image.new("RGB", (8, 8)).save(file, save_all=True, append_images=more)
+    with pytest.raises(UserError, match=r": holds 3 pictures; store one photo in a file$"):
+        check_image(file)
+
+
+def test_masks_in_a_tiff_and_what_cameras_put_behind_a_jpeg_are_no_further_pictures(tmp_path):
+    photo, mask = Image.new("RGB", (8, 8), (10, 20, 30)), Image.new("L", (8, 8), 255)
+    mask.encoderinfo = {"tiffinfo": {254: 4}}
+    photo.save(tmp_path / "a.tif", save_all=True, append_images=[mask])
+    photo.save(tmp_path / "a.mpo", save_all=True, append_images=[photo])
+    for name in ("a.tif", "a.mpo"):
+        assert open_image(tmp_path / name).pixels[0, 0].tolist() == pytest.approx([10, 20, 30], 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: is a pipe or a device, .*; store it as a file$"):
+        open_image(tmp_path / "a.png")
 
 
 # From memory

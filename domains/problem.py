@@ -218,8 +218,8 @@ class Problem:
         return self._image_set("target_labelled")
 
     def leaks(self) -> list[str]:
-        """A line for each labelled image of the target that is a validation image, too, by the
-        contents of their files: what measures must not teach."""
+        """A line for each labelled image of the target that is a validation image, too, by what
+        they show, however their files are packed: what measures must not teach."""
         if not {"target_labelled", "validation"} <= set(self.roles):
             return []
         if self.is_rendered("target_labelled"):
@@ -230,9 +230,9 @@ class Problem:
         else:
             measuring = [sample.image for sample in self.samples("validation")]
         by_content = dict(
-            zip(self.index.hashes(measuring, "data.validation"), measuring, strict=True)
+            zip(self.index.pictures(measuring, "data.validation"), measuring, strict=True)
         )
-        hashes = self.index.hashes(labelled, "data.target_labelled")
+        hashes = self.index.pictures(labelled, "data.target_labelled")
         return [
             f"{file}: an image of data.target_labelled is the validation image "
             f"{by_content[content]}, which may only measure; take it out of one of the two"

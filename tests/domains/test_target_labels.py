@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bdl import pipeline
 from bdl.domains.problem import Problem
@@ -129,14 +130,18 @@ def test_one_image_of_one_class_is_enough(data, capsys):
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_a_validation_image_among_them_is_refused(data, capsys, command):
-    """Whatever it is called, and also where rounds that learn from it come later."""
-    shutil.copy(data / "validation/images/validation1.png", data / "few/images/few0.png")
+@pytest.mark.parametrize("ending", ["png", "bmp"])
+def test_a_validation_image_among_them_is_refused(data, capsys, command, ending):
+    """Whatever it is called, however it is packed, and also where rounds that learn from it come
+    later."""
+    (data / "few/images/few0.png").unlink()
+    with Image.open(data / "validation/images/validation1.png") as image:
+        image.save(data / f"few/images/few0.{ending}", compress_level=0)
     for rounds in ("iterations=0", "iterations=1"):
         assert call(command, rounds) == 2
         said = capsys.readouterr()
         assert (
-            "few/images/few0.png: an image of data.target_labelled is the validation image "
+            f"few/images/few0.{ending}: an image of data.target_labelled is the validation image "
             "validation/images/validation1.png, which may only measure" in said.out + said.err
         )
     assert not (data / "run/source-only").exists()

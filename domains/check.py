@@ -210,6 +210,25 @@ def _log_matches(problem: Problem) -> None:
         len(problem.samples("target_labelled")) - new,
         new,
     )
+    for line in _told_twice(problem):
+        log.warning("warning: %s", line)
+
+
+def _told_twice(problem: Problem) -> list[str]:
+    """A line for each image of the target that is labelled twice, and not alike."""
+    key, samples = "data.target_labelled", problem.samples("target_labelled")
+    labels = problem.index.hashes([s.label for s in samples if s.label is not None], key)
+    hashes = problem.index.hashes([sample.image for sample in samples], key)
+    first: dict[str, tuple[Sample, str]] = {}
+    lines = []
+    for sample, image, label in zip(samples, hashes, labels, strict=True):
+        before, other = first.setdefault(image, (sample, label))
+        if other != label:
+            lines.append(
+                f"{sample.label}: is not as {before.label}, though both are labels of one image; "
+                "networks learn from both, and pseudo labels take the first; remove one"
+            )
+    return lines
 
 
 def _mixed_target(config: Config, problem: Problem) -> list[str]:

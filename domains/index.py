@@ -384,7 +384,7 @@ def _hash(file: Path) -> dict[str, Any]:
 
 def _picture(file: Path) -> dict[str, Any]:
     pixels = open_image(file).pixels
-    content = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16)
+    content = hashlib.blake2b(pixels.tobytes(), digest_size=16)
     content.update(str(pixels.shape).encode())
     return {"picture": content.hexdigest()}
 

@@ -147,6 +147,16 @@ def test_a_validation_image_among_them_is_refused(data, capsys, command, ending)
     assert not (data / "run/source-only").exists()
 
 
+def test_labels_of_one_image_that_differ_are_said(data, capsys):
+    shutil.copy(data / "few/images/few0.png", data / "few/images/few1.png")
+    assert call("check") == 0
+    assert "labels of one image" not in capsys.readouterr().out
+    layouts.label(data / "few/labels/few1.png", layouts.ids(1, 2, size=SIZE))
+    assert call("check") == 0
+    said = capsys.readouterr().out
+    assert "few/labels/few1.png: is not as few/labels/few0.png, though both are labels of" in said
+
+
 def test_images_of_another_size_do_not_go_into_one_batch(data, capsys):
     own = ["data.source.size=null", "data.target.size=null", "data.validation.size=null"]
     layouts.image(data / "few/images/few1.png", (96, 48))

@@ -182,9 +182,11 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
         key: Their data set in messages.
         used: How they are used.
     """
+    # Labelled images of the target have the target's size, and none of their own.
+    sized = "data.target" if key == "data.target_labelled" else key
     warnings = [
         f"{file}: is {width}x{height}, must be at least {used.least} each for the {used.network}; "
-        f"set {key}.size"
+        f"set {sized}.size"
         for file, (width, height) in sizes.items()
         if min(width, height) < used.least
     ]
@@ -192,7 +194,7 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
     if used.count > 1 and len(one_of_each) > 1:
         told = " and ".join(f"{file} is {width}x{height}" for (width, height), file in one_of_each)
         warnings.append(
-            f"{key}: {told}, which do not go into one batch; set {key}.size or "
+            f"{key}: {told}, which do not go into one batch; set {sized}.size or "
             "segmentation.augmentation.crop"
         )
     return warnings

@@ -165,6 +165,7 @@ def test_images_of_another_size_do_not_go_into_one_batch(data, capsys):
     assert call("check", *own) == 2
     said = capsys.readouterr().out
     assert "few1.png is 96x48 and " in said and "which do not go into one batch" in said
+    assert "set data.target.size" in said and "set data.target_labelled.size" not in said
 
 
 @pytest.mark.parametrize(

@@ -213,9 +213,18 @@ class Problem:
         """
         if "target_labelled" not in self.roles:
             return None
+        self._require_no_leaks()
+        return self._image_set("target_labelled")
+
+    def _require_no_leaks(self) -> None:
         for problem in self.leaks():
             raise UserError(problem)
-        return self._image_set("target_labelled")
+
+    def _found(self, role: str) -> list[Sample]:
+        """The role's samples, when they are used: what is rendered is there by then."""
+        if role == "target_labelled" and "validation" in self.roles:
+            self._require_no_leaks()
+        return self.samples(role)
 
     def leaks(self) -> list[str]:
         """A line for each labelled image of the target that is a validation image, too, by what
@@ -225,7 +234,7 @@ class Problem:
         if self.is_rendered("target_labelled"):
             return []  # other scenes
         labelled = [sample.image for sample in self.samples("target_labelled")]
-        if self.is_rendered("validation"):  # perhaps not yet; then nobody can have labelled them
+        if self.is_rendered("validation"):  # perhaps not yet: they are looked at again when used
             measuring = sorted(Path(str(self.domain("validation").root)).glob("images/*"))
         else:
             measuring = [sample.image for sample in self.samples("validation")]
@@ -268,7 +277,7 @@ class Problem:
             orientation=UPRIGHT if rendered else self.inspect(role).orientation,
             count=rendered.scenes if rendered else len(samples),
             role=role,
-            find=lambda: self.samples(role),
+            find=lambda: self._found(role),
             hashes=lambda: self.index.hashes(
                 [sample.image for sample in self.samples(role)], f"data.{role}"
             ),

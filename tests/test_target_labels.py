@@ -242,3 +242,14 @@ def test_all_of_the_target_may_be_labelled(tiny_run, tiny_config, tmp_path, caps
     assert "never predicted" not in capsys.readouterr().out
     metrics = json.loads((made.folder / Y / "metrics.json").read_text())
     assert (metrics["images"], metrics["labelled"], metrics["kept"]) == (0, 5, 0.0)
+
+
+def test_validation_images_that_another_run_rendered_teach_nothing(
+    tiny_run, tiny_config, tmp_path, capsys
+):
+    """The run's own are rendered only after its plan was made."""
+    few = settings_of(tiny_run.folder / "data/validation")
+    arguments = ["--config", str(tiny_config), f"out={tmp_path / 'run'}"]
+    assert pipeline.main(["run", *arguments, *few]) == 2
+    assert "is the validation image" in capsys.readouterr().err
+    assert not (tmp_path / "run/k1/segmentation-0").exists()

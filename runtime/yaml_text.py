@@ -80,6 +80,15 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Between single quotes and without any, line breaks that only Unicode knows are read as spaces.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def to_text(content: Any) -> str:
     """The YAML text of plain values, which `Loader` reads back as the same."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

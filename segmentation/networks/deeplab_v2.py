@@ -23,7 +23,7 @@ class DeepLabV2(Segmenter):
     `branches` is how many of the head's four branches are summed. Four is the method as written;
     the published code summed only the first two until July 2020, and its released checkpoints
     and its translator's perceptual network are of that kind. The parameters of all four are there
-    in either case. Raises UserError for any other number.
+    in either case; `build_segmenter` refuses any other number.
     """
 
     head_prefixes = ("layer5.",)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet101
 
 from bdl.runtime.errors import UserError
+from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 
 CLASSES = 5
@@ -166,7 +167,7 @@ def test_two_branches_leave_the_others_untrained(images):
 @pytest.mark.parametrize("branches", [0, 1, 3, 5])
 def test_other_numbers_of_branches_are_refused(branches):
     with pytest.raises(UserError, match=f"branches: is {branches}, must be 2 or 4"):
-        DeepLabV2(CLASSES, branches=branches)
+        build_segmenter("deeplab_v2", CLASSES, branches=branches)
 
 
 def test_head_is_initialised_as_published():

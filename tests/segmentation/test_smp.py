@@ -99,7 +99,7 @@ def test_packaged_weights_serve_an_encoder_of_timm():
             "options.decoder_chanels: smp:Unet/resnet18 takes",
         ),
         ("Unet/resnet18", {"activation": "sigmoid"}, "options.activation: smp:Unet/resnet18 takes"),
-        ("Unet/resnet18", {"encoder_weights": "x"}, "cannot be made: Wrong pretrained weights `x`"),
+        ("Unet/resnet18", {"encoder_weights": "x"}, "encoder_weights: is 'x', must be null for"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(pair, options, message):

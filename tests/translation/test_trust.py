@@ -157,7 +157,8 @@ class _Frozen:
 def _translator(domains, network, inverted: bool) -> TrainedTranslator:
     def images(samples, labelled: bool, role: str) -> ImageSet:
         labels = Labels("", None, np.arange(256)) if labelled else None
-        return ImageSet(None, "", None, labels, "upright", len(samples), role, lambda: samples)
+        count = len(samples)
+        return ImageSet(None, "", None, labels, "upright", count, role, lambda: samples, list)
 
     space = replace(load_label_space("camvid11"), names=("ground", "cell"))
     source = images(domains[False], True, "source")

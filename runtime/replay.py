@@ -249,7 +249,10 @@ def make_replay(fabric: Fabric, wanted: bool, learned: Iterable[Any]) -> Replay:
     can = on_gpu and fabric.world_size == 1 and not scales
     replay = Replay(learned, fabric.device, CudaRecorder(fabric.device) if wanted and can else None)
     if wanted and not can:
-        replay.warning = "steps are not replayed: that takes one CUDA device, and not 16-mixed"
+        needed = "a CUDA device" if not on_gpu else "a single device"
+        if scales:
+            needed = "another precision than 16-mixed"
+        replay.warning = f"steps are not replayed: replay=true takes {needed}"
         if fabric.is_global_zero:
             log.warning("  warning: %s", replay.warning)
     return replay

@@ -92,15 +92,15 @@ def export_network(
                 export = _to_onnx if out.suffix == ".onnx" else _to_pt2
                 exported = export(module, images, predictor, axes)
                 right = all(same_labels(exported.compute(i), module(i)) for i in tried)
-        except UserError:
+            if right:
+                with atomic(out) as partial, open(partial, "wb") as file:
+                    exported.write(file)  # a network that computes may be refused here
+                return axes
+        except (UserError, OSError):
             raise
         except Exception as error:  # of the exporter's, torch's and the runtime's many kinds
             problem = f"it cannot be exported ({type(error).__name__}: {first_line(error)})"
             continue
-        if right:
-            with atomic(out) as partial, open(partial, "wb") as file:
-                exported.write(file)
-            return axes
         problem = "the exported network gives other labels; it was not written"
     raise UserError(f"{out}: {problem}")
 

@@ -190,11 +190,12 @@ class TrainedTranslator(Translator):
         return trust
 
     def _doubts(self, trust: Trust | None) -> list[str]:
-        """What is to be known of a network that hardly knows the target."""
+        """What is to be known of a network that does not know the target well."""
         if trust is None or trust.factor == 1:
             return []
         assert self.classes is not None
-        why = f"{self.frozen.symbol} hardly knows the target ({trust.text()})"
+        how = "hardly" if trust.factor < 0.5 else "only partly"
+        why = f"{self.frozen.symbol} {how} knows the target ({trust.text()})"
         only = collapsed_into(trust.on_target, trust.labels)
         if only is not None:
             name = self.classes.space.names[only]

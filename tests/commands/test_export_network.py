@@ -68,6 +68,24 @@ def test_torch_export(checkpoint: Path, tmp_path: Path) -> None:
     assert json.loads(extra["label_space.json"]) == SPACE.describe()
 
 
+def test_what_cannot_be_written_with_free_sizes_is_written_with_fewer(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, tries = torch.export.save, []
+
+    def refuse_the_first(program: torch.export.ExportedProgram, file: object, **options: object):
+        tries.append(program)
+        if len(tries) == 1:
+            raise RuntimeError("Failed serializing a node")
+        save(program, file, **options)
+
+    monkeypatch.setattr(torch.export, "save", refuse_the_first)
+    out = tmp_path / "net.pt2"
+    predictor = Predictor(checkpoint, device="cpu")
+    assert module.export_network(predictor, out, (32, 32), free=True) == ("batch",)
+    assert len(tries) == 2 and torch.export.load(out)
+
+
 def test_labels_may_differ_only_where_classes_tie() -> None:
     certain = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1)
     tied = torch.tensor([0.5001, 0.4999]).view(1, 2, 1, 1)

@@ -157,7 +157,7 @@ def test_a_saved_state_goes_on_replayed_or_computed():
 def test_a_cpu_computes_and_says_so_if_asked(fabric):
     assert not make_replay(fabric, False, []).warning
     replay = make_replay(fabric, True, [])
-    assert "one CUDA device" in replay.warning
+    assert "a CUDA device" in replay.warning
     assert replay(lambda: {"loss": torch.tensor(1.0)})["loss"] == 1
 
 

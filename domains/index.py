@@ -150,11 +150,7 @@ class Index:
         Raises:
             UserError: For a file that cannot be read.
         """
-        looked = self._look("hash", _hash, files, f"reading {title}")
-        for look in looked:
-            if "error" in look:
-                raise UserError(look["error"])
-        return [look["hash"] for look in looked]
+        return self._contents("hash", _hash, files, f"reading {title}")
 
     def pictures(self, files: Sequence[Path], title: str = "") -> list[str]:
         """Hashes of what images show, the same however their files are packed.
@@ -162,11 +158,7 @@ class Index:
         Raises:
             UserError: For a file that cannot be read.
         """
-        looked = self._look("picture", _picture, files, f"comparing {title}")
-        for look in looked:
-            if "error" in look:
-                raise UserError(look["error"])
-        return [look["picture"] for look in looked]
+        return self._contents("picture", _picture, files, f"comparing {title}")
 
     def digest_of_images(self, samples: Sequence[Sample], title: str = "") -> str:
         """A short hash of the samples' names and of their images' contents, in their order."""
@@ -205,6 +197,16 @@ class Index:
         except (UserError, OSError) as error:
             log.debug("%s: was not written (%s)", self.file, error)  # it costs time alone
         self._added.clear()
+
+    def _contents(
+        self, kind: str, look: Callable[[Path], dict[str, Any]], files: Sequence[Path], title: str
+    ) -> list[str]:
+        """What `look` gives under the name `kind`. Raises UserError for a file with an error."""
+        looked = self._look(kind, look, files, title)
+        for value in looked:
+            if "error" in value:
+                raise UserError(value["error"])
+        return [value[kind] for value in looked]
 
     def _look(
         self, kind: str, look: Callable[[Path], dict[str, Any]], files: Sequence[Path], title: str

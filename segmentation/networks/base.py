@@ -1,6 +1,7 @@
 """What every segmentation network of this project has in common."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,8 @@ class Segmenter(nn.Module):
             the backbone.
         foldable: Whether modules are registered in the order in which they run, so that batch norm
             can become part of the convolution registered before it.
+        part_with_frozen_statistics: Name of the module whose batch norm uses the running statistics
+            that it has, also in training; None: there is none.
         users_name: python:MODULE:FUNCTION, where the code is the user's, for messages about what it
             raises; else None.
     """
@@ -93,7 +96,16 @@ class Segmenter(nn.Module):
     class_prefixes: tuple[str, ...] = ()
     weight_roots: tuple[str, ...] = ()
     foldable = True
+    part_with_frozen_statistics: str | None = None
     users_name: str | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.part_with_frozen_statistics is not None:
+            for module in self.get_submodule(self.part_with_frozen_statistics).modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def scores(self, images: Tensor) -> Tensor:
         """Logits at the network's own stride.

@@ -140,13 +140,6 @@ def replace_depthwise(network: nn.Module) -> None:
             module.forward = DepthwiseOnCpu(module)  # type: ignore[method-assign, assignment]
 
 
-def freeze_statistics(network: nn.Module) -> None:
-    """Let batch norm use the running statistics that it has, also in training."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
 class Recomputed:
     """Takes the place of a block's `forward`: keeps its input alone for the backward pass.
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any
 
 import timm
 import torch
@@ -16,7 +16,6 @@ from bdl.runtime.errors import UserError
 from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import (
     first_line,
-    freeze_statistics,
     freeze_unused,
     layers_of,
     parameter_groups_of,
@@ -99,7 +98,7 @@ class SmpNetwork(Segmenter):
         if packaged is not None:
             load_packaged(network.encoder.model, encoder.removeprefix(_TIMM), packaged)
         self.num_classes, self.pair = num_classes, pair
-        self.frozen_statistics = frozen_statistics
+        self.part_with_frozen_statistics = "encoder" if frozen_statistics else None
         # Stored: it is the weights' own, which may have come from a hub.
         self.normalize = Normalization(*_normalization(encoder, weights, packaged), stored=True)
         self.encoder: Any = network.encoder
@@ -134,12 +133,6 @@ class SmpNetwork(Segmenter):
             )
         if encoder_weights and not encoder.startswith(_TIMM):
             _require_weights(pair, encoder, encoder_weights)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen_statistics:
-            freeze_statistics(self.encoder)
-        return self
 
     def scores(self, images: Tensor) -> Tensor:
         padded = pad_to_multiple(self.normalize(images), self.multiple, self.least)

@@ -1,7 +1,7 @@
 """Any convolutional backbone of timm, dilated, with a small decoder."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import timm
 import torch
@@ -14,7 +14,6 @@ from bdl.runtime.files import load_tensors
 from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import (
     first_line,
-    freeze_statistics,
     layers_of,
     recompute_blocks,
     replace_depthwise,
@@ -56,7 +55,7 @@ class TimmBackbone(Segmenter):
         super().__init__()
         self.require_options(backbone, output_stride)
         self.num_classes = num_classes
-        self.frozen_statistics = frozen_statistics
+        self.part_with_frozen_statistics = "backbone" if frozen_statistics else None
         packaged = packaged_weights(backbone) if pretrained else None
         try:
             features: Any = timm.create_model(
@@ -88,12 +87,6 @@ class TimmBackbone(Segmenter):
             raise UserError(
                 f"segmentation.options.output_stride: is {output_stride}, must be 8 or 16"
             )
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen_statistics:
-            freeze_statistics(self.backbone)
-        return self
 
     def scores(self, images: Tensor) -> Tensor:
         shallow, deep = self.backbone(self.normalize(images))

@@ -1,6 +1,6 @@
 """Any backbone of timm at its own strides, transformers among them, with one light decoder."""
 
-from typing import Any, Self
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from bdl.runtime.errors import UserError
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import (
-    freeze_statistics,
     layers_of,
     parameter_groups_of,
     recompute_blocks,
@@ -84,7 +83,7 @@ class TimmPyramid(Segmenter):
         self.num_classes, self.name = num_classes, backbone
         self.multiple, self.size = layout.multiple, layout.size
         self.channels_last = layout.channels_last
-        self.frozen_statistics = frozen_statistics
+        self.part_with_frozen_statistics = "backbone" if frozen_statistics else None
         self.normalize = normalization_of(backbone)
         self.backbone = features
         replace_depthwise(features)
@@ -105,12 +104,6 @@ class TimmPyramid(Segmenter):
         """Raise UserError for options that do not go with the backbone; nothing is built."""
         own = {key: value for key, value in options.items() if key not in _OF_ANY}
         _layout(backbone, drop_path, layers, own)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen_statistics:
-            freeze_statistics(self.backbone)
-        return self
 
     def scores(self, images: Tensor) -> Tensor:
         maps = self.backbone(self._fitted(self.normalize(images)))

@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process a core; each takes tests from the others once it has none left.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-fast test-long lint docs clean
 
@@ -14,13 +16,13 @@ demo: $(VENV)/installed
 	$(BIN)/python pipeline.py run --config configs/demo.yaml
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
+	$(PYTEST) -m "not slow and not long and not gpu"
 
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,10 +1,9 @@
-"""Curves and pictures of a finished run for a results page.
+"""Pictures of a finished run for a results page.
 
 python docs/draw_results.py RUN FOLDER
 
-Writes FOLDER/curves.svg, the cross entropy on the source's labels of each segmentation network;
-FOLDER/predictions.png, what each of them sees in some validation images; and, where the source is
-rendered, FOLDER/translations.png. Photos, translated or not, stay in the run.
+Writes FOLDER/predictions.png, what each segmentation network sees in some validation images, and,
+where the source is rendered, FOLDER/translations.png. Photos, translated or not, stay in the run.
 """
 
 import sys
@@ -13,26 +12,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from bdl.domains.datasets import spread
-from bdl.reports.charts import Line, line_chart, standalone
 from bdl.reports.records import Record, records_in
-from bdl.runtime.files import write_text
-from bdl.runtime.metrics import TrainingMetrics
 from bdl.segmentation.stages import Evaluation, prediction_path
 from bdl.translation.stages import Translated, image_path
 
 WIDTH, GAP, HEADING, ROWS = 240, 6, 22, 3  # pixels, but for the rows
-
-
-def curves(records: list[Record]) -> str:
-    """The chart as SVG, a line for each network that the run trained, not those given to it."""
-    networks = [record for record in records if record.segmenter is not None]
-    lines = [
-        Line(record.symbol, [(row["step"], row["source"]) for row in record.metrics.curves], color)
-        for color, record in enumerate(networks, start=1)
-        if isinstance(record.metrics, TrainingMetrics) and record.metrics.curves
-    ]
-    title = "cross entropy on the source's labels by step"
-    return standalone(line_chart(title, lines), {line.name: line.color for line in lines})
 
 
 def sheet(columns: dict[str, list[Path]]) -> Image.Image:
@@ -77,7 +61,6 @@ if __name__ == "__main__":
         sys.exit("usage: python docs/draw_results.py RUN FOLDER")
     run, folder = map(Path, sys.argv[1:])
     records = records_in(run)
-    write_text(folder / "curves.svg", curves(records))
     predictions(records).save(folder / "predictions.png", optimize=True)
     source = sorted((run / "data" / "source" / "images").glob("*.png"))
     if source:

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from bdl.commands.trial import Cost, costs_of, describe_costs
-from bdl.domains.fingerprint import Fingerprint, color_distance, look_at_images
+from bdl.domains.fingerprint import Fingerprint, look_at_images
 from bdl.domains.fitting import (
     Line,
     Machine,
@@ -248,9 +248,8 @@ def look_at_roles(problem: Problem) -> Fingerprint | None:
         inspected = problem.inspect(role)
         files = [sample.image for sample in inspected.samples]
         looks.append(look_at_images(files, inspected.orientation))
-    source, target = looks
     counts = {role: len(problem.samples(role)) for role in ("source", "target")}
-    return Fingerprint(counts, color_distance(source, target), (source.flat, target.flat))
+    return Fingerprint.of(counts, *looks)
 
 
 def largest_crop(config: Config, problem: Problem, section: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from bdl.domains.datasets import LAYOUTS
-from bdl.domains.fingerprint import Fingerprint, color_distance
+from bdl.domains.fingerprint import Fingerprint
 from bdl.domains.label_space import (
     IGNORE,
     OWN,
@@ -64,12 +64,8 @@ class Amounts:
 
 def fingerprint_of(surveys: Mapping[str, Survey]) -> Fingerprint:
     """What is known of the surveyed problem."""
-    source, target = surveys["source"], surveys["target"]
-    return Fingerprint(
-        counts={role: surveyed.count for role, surveyed in surveys.items()},
-        color_distance=color_distance(source.look, target.look),
-        flat=(source.look.flat, target.look.flat),
-    )
+    counts = {role: surveyed.count for role, surveyed in surveys.items()}
+    return Fingerprint.of(counts, surveys["source"].look, surveys["target"].look)
 
 
 def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
@@ -118,6 +114,7 @@ def draft_config(
     if "validation" not in surveys:
         sections += _NO_VALIDATION
     flat = [round(100 * share) for share in problem.flat]
+    vivid = [f"{levels:.1f}" for levels in problem.colorfulness]
     far = f"{'far apart' if is_far(problem) else 'near'} ({FAR_COLORS:.0f} and more are far)"
     translation = choose_translation(problem, scale, crop, load_width, amounts.steps_per_epoch)
     cut = choose_cut(smallest, scale.crop_area)
@@ -128,6 +125,7 @@ def draft_config(
 # The rules behind these numbers know the data and no machine. From the source's colours to the
 # target's it is {problem.color_distance:.1f} levels of 255: {far}.
 # Areas of one colour are {flat[0]} % of the source and {flat[1]} % of the target.
+# The median pixel is {vivid[0]} levels from grey in the source, {vivid[1]} in the target.
 # Check it:  bdl check --config {_text(file.as_posix())}
 # Run it:    bdl run --config {_text(file.as_posix())}
 out: {_text(f"runs/{file.stem}")}

@@ -3,6 +3,8 @@
 Nothing of it comes from labels, or from the validation images.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from bdl.domains.images import UPRIGHT, open_image
 _LOOKED_AT = 64  # images of a role, spread evenly
 _SIDE = 128  # pixels of the longer side at which they are looked at: noise and grain are gone
 _LEVELS = 101  # quantiles of a channel of colour
+_GREY = 128  # of Cb and Cr
 _EQUAL = 1  # grey levels by which neighbours in a flat area differ at the most
 
 
@@ -32,6 +35,12 @@ class Look:
     chroma: np.ndarray
     flat: float
 
+    @property
+    def colorfulness(self) -> float:
+        """How far its pixels are from grey, in levels of 0 to 255: the medians of Cb's and of Cr's
+        distances from 128, as the two sides of a right angle."""
+        return float(np.hypot(*np.median(np.abs(self.chroma - _GREY), axis=1)))
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -41,11 +50,23 @@ class Fingerprint:
         counts: The number of each role's images, by role.
         color_distance: From the source's colours to the target's: see `color_distance`.
         flat: The flat share of the source and of the target, 0 to 1.
+        colorfulness: Of the source and of the target: see `Look.colorfulness`.
     """
 
     counts: dict[str, int]
     color_distance: float
     flat: tuple[float, float]
+    colorfulness: tuple[float, float]
+
+    @classmethod
+    def of(cls, counts: dict[str, int], source: Look, target: Look) -> Fingerprint:
+        """What is known of a problem whose images look so."""
+        return cls(
+            counts,
+            color_distance(source, target),
+            (source.flat, target.flat),
+            (source.colorfulness, target.colorfulness),
+        )
 
 
 def look_at_images(files: Sequence[Path], orientation: str = UPRIGHT) -> Look:

@@ -14,6 +14,8 @@ FAR_COLORS = (
     8.0  # levels of 255: day and dusk are 5 apart, two cameras 15, renderings and photos 21
 )
 FLAT = 0.45  # share of a source's pixels: renderings have 0.68, photos 0.2 and less
+COLORFUL = 5.0  # levels of 255: photos by day have 3, a phone's of plants 15
+FADED = 0.5  # times the source's colourfulness
 FEW = 4  # images of a step, below which batch norm's statistics are poor
 _ZOOM = (0.8, 1.6)  # of images that are cut; those that are small enough to be used whole are not
 _WHOLE_ZOOM = (1.0, 1.6)  # made smaller
@@ -88,6 +90,12 @@ def is_flat(problem: Fingerprint) -> bool:
     """Whether the source has areas of one colour where the target has texture."""
     source, target = problem.flat
     return source >= FLAT and source >= 2 * target
+
+
+def is_faded(problem: Fingerprint) -> bool:
+    """Whether the source has colours where the target is nearly grey."""
+    source, target = problem.colorfulness
+    return source >= COLORFUL and target <= FADED * source
 
 
 def keeps_statistics(batch_size: int, flat: bool) -> bool:
@@ -310,6 +318,9 @@ def choose_segmentation(
             },
             "a flat source: with strong changes of its colours the network learns shapes"
             if flat
+            else "the target is nearly grey, where a hue says little: with strong changes of them "
+            "the network learns shapes"
+            if is_faded(problem)
             else "colours are far apart: larger changes of them, but for the hue, which tells "
             "classes apart in both"
             if far
@@ -321,7 +332,7 @@ def choose_segmentation(
 
 def choose_colors(problem: Fingerprint) -> dict[str, float]:
     """The largest changes of colour in a training of a segmentation network."""
-    if is_flat(problem):
+    if is_flat(problem) or is_faded(problem):
         return {"brightness": 0.5, "contrast": 0.5, "saturation": 0.9, "hue": 0.5}
     if is_far(problem):
         return {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}

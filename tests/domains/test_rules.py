@@ -10,6 +10,8 @@ from PIL import Image
 
 from bdl.domains.fingerprint import Fingerprint, Look, color_distance, look_at_images
 from bdl.domains.rules import (
+    COLORFUL,
+    FADED,
     FAR_COLORS,
     FLAT,
     LARGE,
@@ -23,6 +25,7 @@ from bdl.domains.rules import (
     choose_translation,
     choose_translator_crop,
     choose_translator_epoch,
+    is_faded,
     is_far,
     is_flat,
     scaled,
@@ -40,7 +43,8 @@ SHARES = st.floats(0, 1)
 @st.composite
 def problems(draw) -> Fingerprint:
     counts = {role: draw(st.integers(1, 30_000)) for role in ("source", "target", "validation")}
-    return Fingerprint(counts, draw(st.floats(0, 255)), (draw(SHARES), draw(SHARES)))
+    levels = st.tuples(st.floats(0, 180), st.floats(0, 180))
+    return Fingerprint(counts, draw(st.floats(0, 255)), (draw(SHARES), draw(SHARES)), draw(levels))
 
 
 def settings(choices: list[Choice]) -> dict:
@@ -109,14 +113,16 @@ def test_whatever_the_data_the_settings_go_together(problem, source, target, sca
 
 
 def test_far_colours_decide():
-    near, far = (Fingerprint({}, FAR_COLORS + by, (0.1, 0.1)) for by in (-0.1, 0.0))
+    near, far = (Fingerprint({}, FAR_COLORS + by, (0.1, 0.1), (9, 9)) for by in (-0.1, 0.0))
     assert not is_far(near) and is_far(far)
     changes = [list(choose_colors(problem).values()) for problem in (near, far)]
     assert all(less < more for less, more in zip(*changes, strict=True))
 
 
 def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
-    photos, flat = (Fingerprint({}, FAR_COLORS, share) for share in ((0.2, 0.2), (0.7, 0.2)))
+    photos, flat = (
+        Fingerprint({}, FAR_COLORS, share, (9, 9)) for share in ((0.2, 0.2), (0.7, 0.2))
+    )
     assert choose_colors(flat)["hue"] > choose_colors(photos)["hue"]
     assert settings(choose_loop(photos))["init"] == "previous"
     assert settings(choose_loop(flat))["init"] == "adapted"
@@ -126,7 +132,16 @@ def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
     ("flat", "expected"), [((0.7, 0.2), True), ((0.7, 0.6), False), ((0.2, 0.0), False)]
 )
 def test_flat_sources_are_told_from_flat_problems(flat, expected):
-    assert is_flat(Fingerprint({}, 0, flat)) == expected
+    assert is_flat(Fingerprint({}, 0, flat, (9, 9))) == expected
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"), [((15, 3), True), ((3, 15), False), ((15, 9), False), ((3, 1), False)]
+)
+def test_a_target_that_is_nearly_grey_teaches_no_colours(levels, expected):
+    problem = Fingerprint({}, FAR_COLORS, (0.1, 0.1), levels)
+    assert is_faded(problem) == expected
+    assert (choose_colors(problem)["hue"] == 0.5) == expected
 
 
 def test_the_page_has_the_rules_numbers():
@@ -134,6 +149,7 @@ def test_the_page_has_the_rules_numbers():
     numbers = [f"{SMALL.side} pixels", f"{SMALL.crop_area:,} pixels", f"| {SMALL.steps[0]} |"]
     numbers += [f"{SMALL.translator_steps[0]} steps", f"by {FAR_COLORS:.0f} levels"]
     numbers += [f"{100 * FLAT:.0f} % of its pixels", f"{LARGE.side:,}"]
+    numbers += [f"{COLORFUL:.0f} levels", f"{100 * FADED:.0f} % as far"]
     assert [number for number in numbers if number not in page] == []
 
 
@@ -161,6 +177,8 @@ def test_a_look_tells_colour_from_lightness_and_flat_from_noisy(tmp_path):
     assert color_distance(grey, dark) == 0
     # ITU-R BT.601: Cb and Cr of (200, 20, 20) are 128 - 0.1687 * 180 and 128 + 0.5 * 180.
     assert color_distance(grey, red) == pytest.approx(np.hypot(0.1687 * 180, 90), abs=1)
+    assert grey.colorfulness == dark.colorfulness == 0
+    assert red.colorfulness == pytest.approx(color_distance(grey, red), abs=1)
     assert grey.flat == red.flat == 1.0 and noisy.flat < 0.1
 
 

@@ -19,8 +19,8 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.files import save_png
 from bdl.runtime.run import Run
 from bdl.segmentation.metrics import EvaluationMetrics, ImageScore
-from bdl.segmentation.networks.base import Segmenter
-from bdl.segmentation.predict import predict_classes, probabilities
+from bdl.segmentation.networks.base import Segmenter, upsample
+from bdl.segmentation.predict import own_probabilities, predict_classes, upsampled_argmax
 from bdl.segmentation.stages import confidence_path, prediction_path, worst_count, worst_path
 
 _WIDEST = 640  # pixels of a confidence map, which is only looked at
@@ -162,12 +162,13 @@ def _write_worst(
     for rank, batch in enumerate(whole_images(images, indices, 0)):
         width, height = size or (batch["label"].shape[2], batch["label"].shape[1])
         image = to_unit(run.fabric.to_device(batch["image"]))
-        prediction = predict_classes(run.fabric, network, image, (height, width))
+        maps = own_probabilities(run.fabric, network, image)
+        prediction = upsampled_argmax(maps, (height, width))
         ids = _as_ids(prediction, batch.get("opaque"))
         write_labels(worst_path(folder, rank), ids, space)
         shrink = min(1.0, _WIDEST / width)
         small = max(1, round(height * shrink)), max(1, round(width * shrink))
-        confidence = probabilities(run.fabric, network, image, small).amax(1)[0]
+        confidence = upsample(maps, small).amax(1)[0]
         levels = (255 * confidence).round().byte().cpu().numpy()
         save_png(confidence_path(folder, rank), Image.fromarray(levels))
 

@@ -12,12 +12,13 @@ from bdl.segmentation.maps import Maps, Mean, Stored, Upsampled
 from bdl.segmentation.networks.base import Segmenter, upsample
 
 
-@torch.inference_mode()
-def own_maps(fabric: Fabric, network: Segmenter, images: Tensor) -> Maps:
-    """Class probabilities of `images` (N x 3 x H x W in [0, 1]) at the network's own stride."""
-    with fabric.autocast():
+def own_probabilities(fabric: Fabric, network: Segmenter, images: Tensor) -> Tensor:
+    """Class probabilities of `images` (N x 3 x H x W in [0, 1]) at the network's own stride,
+    N x C x h x w in float32."""
+    # Not in inference mode: what a network in training keeps from here on must be of use there.
+    with torch.no_grad(), fabric.autocast():
         scores = network.scores(images)
-    return Stored(scores.float().softmax(1))
+    return scores.float().softmax(1)
 
 
 @torch.inference_mode()
@@ -30,10 +31,8 @@ def probabilities(
     `size` (default: the images'), as published; logits are upsampled in training only. The result
     is float32 and sums to 1 over classes.
     """
-    with fabric.autocast():
-        scores = network.scores(images)
     height, width = size or (images.shape[-2], images.shape[-1])
-    return upsample(scores.float().softmax(1), (height, width))
+    return upsample(own_probabilities(fabric, network, images), (height, width))
 
 
 def mean_over_views(
@@ -55,10 +54,7 @@ def predict_classes(
 ) -> Tensor:
     """The most probable class of each pixel, N x height x width int64: the maximum of
     `probabilities`, which are not made whole for it."""
-    # Not in inference mode: what a network in training keeps from here on must be of use there.
-    with torch.no_grad(), fabric.autocast():
-        scores = network.scores(images)
-    return upsampled_argmax(scores.float().softmax(1), size)
+    return upsampled_argmax(own_probabilities(fabric, network, images), size)
 
 
 @torch.inference_mode()
@@ -139,7 +135,8 @@ def windowed(fabric: Fabric, network: Segmenter, images: Tensor, window: tuple[i
         for left in window_starts(width, window[1]):
             part = images[..., top : top + window[0], left : left + window[1]]
             shape = (part.shape[-2], part.shape[-1])
-            parts.append((top, left, Upsampled(own_maps(fabric, network, part), shape)))
+            maps = Stored(own_probabilities(fabric, network, part))
+            parts.append((top, left, Upsampled(maps, shape)))
     return Mean(parts, (height, width))
 
 

@@ -36,9 +36,9 @@ from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.choice import find_segmenter
-from bdl.segmentation.maps import Maps, Mean, Mirrored, Upsampled
+from bdl.segmentation.maps import Maps, Mean, Mirrored, Stored, Upsampled
 from bdl.segmentation.network_name import is_users_own, module_digest
-from bdl.segmentation.predict import own_maps, windowed
+from bdl.segmentation.predict import own_probabilities, windowed
 from bdl.segmentation.prediction_record import PredictionRecord, require_names_apart
 
 _LONGEST = 65_500  # pixels of a JPEG's side
@@ -182,7 +182,8 @@ class Predictor:
 
     def _pass(self, images: Tensor, size: tuple[int, int]) -> Maps:
         if self.window is None:
-            return Upsampled(own_maps(self.fabric, self.network, images), size)
+            own = own_probabilities(self.fabric, self.network, images)
+            return Upsampled(Stored(own), size)
         maps = windowed(self.fabric, self.network, images, self.window[::-1])
         return maps if maps.size == size else Upsampled(maps, size)
 

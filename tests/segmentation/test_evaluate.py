@@ -40,8 +40,10 @@ class Colors(Segmenter):
     """Scores are the three channels, times 10, and a class that never wins."""
 
     num_classes = 4
+    looks = 0  # how often it was asked
 
     def scores(self, images: Tensor) -> Tensor:
+        self.looks += 1
         return torch.cat([10 * images, torch.full_like(images[:, :1], -10)], 1)
 
 
@@ -190,7 +192,9 @@ def test_the_worst_images_are_kept_with_the_confidence_in_them(run, tmp_path, im
         Image.fromarray(np.array(ids, np.uint8)).save(label)
     images.append(Sample("2", images[0].image, tmp_path / "2-label.png"))
     whole = WholeImages(images, None, SPACE.table("shifted"))
-    metrics = evaluate(run, tmp_path, Colors(), whole, SPACE, size=None, frames=[])
+    network = Colors()
+    metrics = evaluate(run, tmp_path, network, whole, SPACE, size=None, frames=[])
+    assert network.looks == 3 + 3  # once more for each that may be among the worst
     # Red, green, blue and red are predicted in each row.
     assert metrics.worst == [
         ImageScore(1, pytest.approx(2 / 8)),

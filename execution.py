@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -46,7 +45,6 @@ Planned = Callable[[], list[Entry]]
 _LOG = "log.txt"
 WRITES = (CONFIGURATION, RESULTS, REPORT, _LOG, OWNER)  # in a run's folder itself
 _SIGNATURE = "# The settings of the run in this folder, as bdl wrote them"
-_ONE_AT_A_TIME = threading.Lock()  # runs of this process
 
 
 class Loop:
@@ -205,19 +203,11 @@ class Loop:
         from bdl.runtime.processes import joined, launched
         from bdl.runtime.run import Run
 
-        if not _ONE_AT_A_TIME.acquire(blocking=False):
-            raise UserError(
-                "another run is under way in this process; both would use its signals and its log; "
-                "run one after the other, or each in a process of its own"
-            )
-        try:
-            fabric = make_fabric(self.config)
-            with joined(fabric) if self.launched else launched(fabric):
-                run = Run.of(self.config, self.store.folder, fabric, self.console)
-                with self._claimed(run):
-                    self._make_claimed(run, planned)
-        finally:
-            _ONE_AT_A_TIME.release()
+        fabric = make_fabric(self.config)
+        with joined(fabric) if self.launched else launched(fabric):
+            run = Run.of(self.config, self.store.folder, fabric, self.console)
+            with self._claimed(run):
+                self._make_claimed(run, planned)
 
     def _make_claimed(self, run: Run, planned: Planned) -> None:
         import torch

@@ -2,13 +2,15 @@
 
 import logging
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bdl.runtime.errors import UserError
 from bdl.runtime.output import print_text, rank_in_environment, speak_to_nobody
 from bdl.runtime.stopping import stop_request
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bdl")
 _library_warnings = logging.getLogger("py.warnings")
+_handlers: list[logging.Handler] = []  # ours, of those two
+_ONE_AT_A_TIME = threading.Lock()  # consoles of runs, of this process
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -79,7 +83,7 @@ class Console:
         self._rich = RichConsole(stderr=False, quiet=not speaking, highlight=False)
         self.on_terminal = self._rich.is_terminal and speaking
         self.quiet = verbosity < 0
-        log.handlers.clear()
+        _remove(_handlers)
         log.setLevel(
             logging.CRITICAL if not speaking else logging.DEBUG if verbosity > 0 else logging.INFO
         )
@@ -95,12 +99,12 @@ class Console:
             handler = _StandardOutput()
         handler.setLevel(logging.WARNING if self.quiet else logging.DEBUG)
         handler.addFilter(lambda record: not getattr(record, "shown", False))
-        log.addHandler(handler)
         logging.captureWarnings(True)
-        _library_warnings.handlers.clear()
         _library_warnings.propagate = False
-        _library_warnings.addHandler(
-            handler if speaking and verbosity > 0 else logging.NullHandler()
+        _add(handler, log)
+        _add(
+            handler if speaking and verbosity > 0 else logging.NullHandler(),
+            _library_warnings,
         )
         self._said: set[str] = set()
         self.loop_left: float | None = None  # seconds left for the stages after the present one
@@ -109,15 +113,11 @@ class Console:
     def log_to(self, file: Path) -> None:
         """What is said from now on goes to the end of `file`, too, and to no file before it."""
         if self.speaking:
-            for earlier in [item for item in log.handlers if isinstance(item, _LogFile)]:
-                log.removeHandler(earlier)
-                _library_warnings.removeHandler(earlier)
-                earlier.close()
+            _remove([handler for handler in _handlers if isinstance(handler, _LogFile)])
             file.parent.mkdir(parents=True, exist_ok=True)
             handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-            log.addHandler(handler)
-            _library_warnings.addHandler(handler)
+            _add(handler, log, _library_warnings)
 
     def say(self, text: str) -> None:
         """Print a result, quiet or not."""
@@ -164,25 +164,54 @@ class Console:
         task.close()
 
 
+def _add(handler: logging.Handler, *loggers: logging.Logger) -> None:
+    """Let messages go to a handler of ours, beside those that the calling program has added."""
+    _handlers.append(handler)
+    for logger in loggers:
+        logger.addHandler(handler)
+
+
+def _remove(handlers: Sequence[logging.Handler]) -> None:
+    """Let no messages go to handlers of ours any more."""
+    for handler in list(handlers):
+        _handlers.remove(handler)
+        log.removeHandler(handler)
+        _library_warnings.removeHandler(handler)
+        if isinstance(handler, _LogFile):
+            handler.close()
+
+
 @contextmanager
 def spoken(verbosity: int = 0) -> Iterator[Console]:
     """A console while it lasts, silent but in the main process; how the calling program logs and
-    warns is afterwards as it was before."""
-    loggers = (log, _library_warnings)
-    before = [(item, item.handlers[:], item.level, item.propagate) for item in loggers]
-    captured = warnings.showwarning.__module__ == logging.__name__
+    warns is afterwards as it was before.
+
+    Raises:
+        UserError: Another thread has one.
+    """
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        raise UserError(
+            "another run is under way in this process; both would use its signals and its log; "
+            "run one after the other, or each in a process of its own"
+        )
     try:
-        with warnings.catch_warnings():
-            yield Console(rank_in_environment() == 0, verbosity)
+        loggers = (log, _library_warnings)
+        before = [(item, item.handlers[:], item.level, item.propagate) for item in loggers]
+        earlier = _handlers[:]
+        captured = warnings.showwarning.__module__ == logging.__name__
+        try:
+            with warnings.catch_warnings():
+                yield Console(rank_in_environment() == 0, verbosity)
+        finally:
+            _remove(_handlers)
+            _handlers[:] = earlier
+            for logger, handlers, level, propagate in before:
+                logger.handlers[:] = handlers
+                logger.setLevel(level)
+                logger.propagate = propagate
+            logging.captureWarnings(captured)
     finally:
-        for handler in {item for logger in loggers for item in logger.handlers}:
-            if isinstance(handler, _LogFile):
-                handler.close()
-        for logger, handlers, level, propagate in before:
-            logger.handlers[:] = handlers
-            logger.setLevel(level)
-            logger.propagate = propagate
-        logging.captureWarnings(captured)
+        _ONE_AT_A_TIME.release()
 
 
 class Task:

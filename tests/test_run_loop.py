@@ -10,6 +10,7 @@ import torch
 
 from bdl import execution
 from bdl.pipeline import run_loop
+from bdl.runtime import console
 from bdl.runtime.config import Config, load_config
 from bdl.runtime.errors import UserError
 
@@ -48,6 +49,36 @@ def test_logging_warnings_and_draws_are_the_programs_own(tiny_config, tmp_path, 
             logger.removeHandler(own)
 
 
+def test_messages_of_a_run_go_to_the_programs_own_handlers_too(tiny_config, tmp_path):
+    """Those that it has added to the logger of this package, and to that of warnings."""
+
+    class Kept(logging.Handler):
+        def __init__(self):
+            super().__init__()
+            self.said = []
+
+        def emit(self, record):
+            self.said.append(record.getMessage())
+
+    own, warned = Kept(), Kept()
+    logging.getLogger("bdl").addHandler(own)
+    logging.getLogger("py.warnings").addHandler(warned)
+    own.setLevel(logging.INFO)
+    try:
+        run_loop(config_of(tiny_config, tmp_path / "run"), verbosity=-1)
+        log = (tmp_path / "run/log.txt").read_text(encoding="utf-8")
+        assert "[1/5] data/source" in own.said and "[1/5] data/source\n" in log
+        count = len(own.said)
+        warned.said.clear()
+        with console.spoken(-1):
+            warnings.warn("a library's", stacklevel=1)
+        assert ["a library's" in text for text in warned.said] == [True]
+        assert len(own.said) == count
+    finally:
+        logging.getLogger("bdl").removeHandler(own)
+        logging.getLogger("py.warnings").removeHandler(warned)
+
+
 def test_the_log_file_is_closed_and_whole(tiny_config, tmp_path):
     run_loop(config_of(tiny_config, tmp_path / "run"))
     text = (tmp_path / "run/log.txt").read_text(encoding="utf-8")
@@ -77,9 +108,11 @@ def test_a_second_run_at_the_same_time_is_refused(tiny_config, tmp_path, monkeyp
         with pytest.raises(UserError, match="another run is under way in this process") as error:
             run_loop(config_of(tiny_config, tmp_path / "two"))
         assert "\n" not in str(error.value)
-        assert not (tmp_path / "two/source-only").exists()
+        assert not (tmp_path / "two").exists()
     finally:
         go_on.set()
         first.join(60)
     assert [row["stage"] for row in rows] == ["source-only"]
+    log = (tmp_path / "one/log.txt").read_text(encoding="utf-8")
+    assert "source-only  3/3 steps" in log  # said after the second was refused
     assert run_loop(config_of(tiny_config, tmp_path / "two"))  # after it, one can run

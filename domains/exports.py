@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from bdl.domains.label_space import IGNORE, color_code
+from bdl.runtime.errors import UserError
+from bdl.runtime.files import open_regular
 
 LABELMAP = "labelmap.txt"  # CVAT's names of colours: a line `label:red,green,blue:parts:actions`
 _LABELMAP_LINE = re.compile(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?")
@@ -27,8 +29,9 @@ def read_labelmap(folders: Iterable[Path]) -> dict[int, str]:
     if no folder does."""
     for folder in folders:
         try:
-            text = (folder / LABELMAP).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
+            with open_regular(folder / LABELMAP) as opened:
+                text = opened.read().decode("utf-8-sig")
+        except (OSError, UserError, UnicodeDecodeError):
             continue
         colors = {}
         for line in text.splitlines():

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import is_no_folder
 from bdl.runtime.yaml_text import read_text
 
 IGNORE = 255
@@ -120,7 +121,7 @@ def load_label_space(name: str) -> LabelSpace:
     """
     own = OWN / f"{name}.yaml"
     file = own if own.is_file() else Path(name)
-    if not file.is_file():
+    if not is_no_folder(file):
         known = ", ".join(sorted(path.stem for path in OWN.glob("*.yaml")))
         raise UserError(
             f"data.label_space: '{name}' is neither a file nor one of the project's own: {known}"

@@ -51,6 +51,7 @@ from bdl.runtime.config_keys import (
 )
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import is_no_folder
 from bdl.runtime.values import plain
 from bdl.runtime.yaml_text import NULL, Loader, read_bytes, to_text, yaml_problem
 
@@ -163,7 +164,7 @@ def find_config(path: str | Path) -> Path:
     Raises UserError that lists the project's own, with the nearest name there is.
     """
     file = Path(os.path.expanduser(path))
-    if os.path.isfile(file):
+    if is_no_folder(file):
         return file
     own = {item.stem: item for item in sorted(CONFIGURATIONS.glob("*.yaml"))}
     # Not for any folder's: a mistyped path would silently run something else.
@@ -236,7 +237,7 @@ def _layers(
     for base in bases[0] if bases and isinstance(bases[0], list) else filter(None, bases):
         beside = file.parent / os.path.expanduser(str(base))
         try:
-            base_file = beside if os.path.isfile(beside) else find_config(str(base))
+            base_file = beside if is_no_folder(beside) else find_config(str(base))
         except UserError as error:
             raise UserError(f"{file}: {BASE_KEY}: {error}") from None
         layers += _layers(base_file, (*above, file.resolve()), said)

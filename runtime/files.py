@@ -115,6 +115,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def is_no_folder(path: str | Path) -> bool:
+    """Whether there is something at `path` to be opened: a file, or what `open_regular` refuses."""
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """The file, opened to be read. Raises UserError for a pipe, a socket or a device: reading it
     may wait for ever, and what was read is gone."""
@@ -135,7 +140,8 @@ def _without_waiting(path: str, flags: int) -> int:
 def read_json(path: Path) -> Any:
     """Raises UserError if the file is missing or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as opened:
+            return json.load(opened)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -161,7 +167,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
     from bdl.runtime.weights import why_refused
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as opened:
+            content = torch.load(opened, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # what damaged pickles raise is of any type

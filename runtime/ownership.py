@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import write_text
+from bdl.runtime.files import open_regular, write_text
 
 MARK = ".bdl"  # the file that marks a folder as ours
 RUN = "run"  # what a folder is for; one that is found without a mark has `_LOCK`
@@ -81,8 +81,9 @@ def require_replaceable(
     if not os.path.lexists(file):
         return
     try:
-        ours = is_ours(file.read_bytes())
-    except OSError:
+        with open_regular(file) as opened:
+            ours = is_ours(opened.read())
+    except (OSError, UserError):
         ours = False
     if not ours:
         raise UserError(
@@ -106,7 +107,7 @@ def read_lines(file: str | Path) -> list[dict]:
     off, is left out."""
     records = []
     try:
-        with open(file, encoding="utf-8") as opened:
+        with open_regular(Path(file)) as opened:
             for line in opened:
                 try:
                     content = json.loads(line)
@@ -114,6 +115,6 @@ def read_lines(file: str | Path) -> list[dict]:
                     continue
                 if isinstance(content, dict):
                     records.append(content)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UserError):
         return []
     return records

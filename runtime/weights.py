@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import open_regular
 
 _MODULE = "module."  # what torch's DataParallel puts before every key
 _LISTED = 12  # keys named in a message; of more, the number is given
@@ -31,12 +32,14 @@ def read_foreign(
     or is refused by `convert`.
     """
     try:
-        with _numpy_data(), warnings.catch_warnings():
+        with _numpy_data(), warnings.catch_warnings(), open_regular(path) as opened:
             # Published files were written under Python 2, whose byte strings (the bytes of NumPy
             # numbers among them) come back unchanged in this encoding only. PyTorch warns that
             # it ignores an encoding here, and does not ignore it.
             warnings.filterwarnings("ignore", message="pickle_load_args only works")
-            content = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+            content = torch.load(opened, map_location="cpu", weights_only=True, encoding="latin1")
+    except UserError:
+        raise
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # what damaged pickles raise is of any type

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from bdl.runtime.errors import UserError
+from bdl.runtime.files import open_regular
 
 NULL = "tag:yaml.org,2002:null"
 _BOOL, _MERGE = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:merge"
@@ -120,9 +121,10 @@ def read_text(file: Path) -> Any:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The bytes of a file. Raises UserError if it cannot be read."""
+    """The bytes of a file. Raises UserError if it cannot be read, or is a pipe or a device."""
     try:
-        return file.read_bytes()
+        with open_regular(file) as opened:
+            return opened.read()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 

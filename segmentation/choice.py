@@ -8,7 +8,7 @@ from typing import Any
 
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import read_json
+from bdl.runtime.files import is_no_folder, read_json
 from bdl.runtime.store import METRICS, read_manifest
 from bdl.segmentation.metrics import TARGET_LABELS, in_words
 from bdl.segmentation.stages import BEST, RESULT, Segmenter
@@ -63,8 +63,8 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
     """
     if not checkpoint.exists():
         raise UserError(f"{checkpoint}: no such file or folder; give a run's folder or a {RESULT}")
-    single = checkpoint if checkpoint.is_file() else checkpoint / RESULT
-    if single.is_file():
+    single = single_network(checkpoint)
+    if single is not None:
         if network != "last":
             raise UserError(
                 f"--network {network}: chooses from the networks of a run, and {checkpoint} is one "
@@ -87,6 +87,14 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
     if best is not None and chosen.miou is not None and (best.miou or 0) - chosen.miou > _MUCH:
         log.info("%s is better (predict and export-network take it with --network best)", best)
     return chosen.file
+
+
+def single_network(checkpoint: Path) -> Path | None:
+    """The file that `checkpoint` is, or holds as the folder of a stage; None of a run's folder."""
+    if is_no_folder(checkpoint):
+        return checkpoint
+    file = checkpoint / RESULT
+    return file if file.is_file() else None
 
 
 def choose(kept: Sequence[Kept], network: str) -> Kept:

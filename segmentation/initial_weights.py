@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import load_tensors
+from bdl.runtime.files import load_tensors, open_regular
 from bdl.segmentation.network_name import TIMM
 from bdl.segmentation.networks.base import Segmenter
 
@@ -40,7 +40,8 @@ def read_weights(file: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        return dict(load_file(file, device="cpu"))
+        with open_regular(file):
+            return dict(load_file(file, device="cpu"))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
     except OSError as error:

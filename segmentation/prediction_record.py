@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bdl.domains.endings import is_image
 from bdl.runtime.console import counted
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import write_error, write_text
+from bdl.runtime.files import open_regular, write_error, write_text
 from bdl.runtime.ownership import PREDICTIONS, read_lines
 
 _FILES = {  # what is written of a photo, by where it goes
@@ -50,7 +51,8 @@ class PredictionRecord:
 
     def require_free(self, photos: Mapping[str, Path]) -> None:
         """Raises UserError if what is to be written of the photos, by name, would replace a file
-        that was not written by predict, or was changed since, or the record another program's."""
+        that was not written by predict, or was changed since, or the record another program's, or
+        would lie among images of somebody else's, as in a data set's folder."""
         if self.file.exists() and not self._lines_are_ours():
             raise UserError(
                 f"{self.file}: is there already, and is no record of predict; give another folder "
@@ -68,11 +70,27 @@ class PredictionRecord:
                 f"since (so it is with {counted(len(taken), 'file')}); give another folder with "
                 "--out"
             )
+        stranger = None if self._lines else self._image_there()
+        if stranger is not None:
+            raise UserError(
+                f"{stranger}: is there already, and predict did not write it; what it writes would "
+                "be mixed with such images; give another folder with --out"
+            )
+
+    def _image_there(self) -> Path | None:
+        """An image where predictions go; None without any."""
+        for kind in self.kinds:
+            for folder, _, names in os.walk(self.folder / kind):
+                for name in sorted(names):
+                    if is_image(name):
+                        return Path(folder, name)
+        return None
 
     def _lines_are_ours(self) -> bool:
         """Whether the record holds photos, or nothing; the last line may have been cut off."""
         try:
-            lines = self.file.read_bytes().splitlines()
+            with open_regular(self.file) as opened:
+                lines = opened.read().splitlines()
         except OSError:
             return False
         return not lines or (lines[0].startswith(b'{"photo": ') and None not in self._lines)

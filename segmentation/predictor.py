@@ -31,7 +31,7 @@ from bdl.runtime.config import Config, DeviceName, PrecisionName
 from bdl.runtime.console import Console, counted, log
 from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import atomic, tells_case_apart
+from bdl.runtime.files import atomic, is_no_folder, tells_case_apart
 from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
@@ -240,7 +240,7 @@ def find_photos(given: Path, out: Path) -> dict[str, Path]:
     Hidden files, folders of runs, and what predict wrote, in `out` or elsewhere, are passed over,
     which is logged. Raises UserError if there are none, or if two share a name.
     """
-    if given.is_file():
+    if is_no_folder(given):
         return {without_ending(normal(given.name)): given}
     if not given.is_dir():
         raise UserError(f"{given}: no such file or folder; give a photo or a folder of photos")

@@ -1,6 +1,7 @@
 """What lies where a command writes, and is the user's, stays as it is: one line says so, status 2.
 What the command itself wrote there before is replaced."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,40 @@ def test_a_file_that_is_there_is_replaced_only_by_its_like(
     out.unlink()
     assert main(arguments) == main(arguments) == 0
     assert out.read_bytes() != content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", WRITERS)
+def test_nor_is_a_pipe_replaced_or_read(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    """To read one waits for whoever writes to it."""
+    out = tmp_path / "out" / name
+    out.parent.mkdir()
+    os.mkfifo(out)
+    assert main([str(word) for word in WRITERS[name](checkpoint, out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and out.is_fifo()
+
+
+def test_predictions_are_not_mixed_with_images_of_the_users(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As the label maps of a data set, of names that no photo has."""
+    out = tmp_path / "out"
+    (out / "labels/deep").mkdir(parents=True)
+    (out / "labels/notes.txt").write_text("mine")
+    mine = out / "labels/deep/mine.png"
+    photo().save(mine)
+    before = contents(out)
+    words = [str(word) for word in predict(checkpoint, out / "predictions.jsonl")]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {mine}: is there already") and error.count("\n") == 1
+    assert contents(out) == before
+    mine.unlink()
+    assert main(words) == 0
+    photo().save(mine)  # beside predictions, as the folder is one of them
+    assert main(words) == 0
 
 
 def test_a_trained_network_is_not_replaced_by_an_imported_one(checkpoint: Path) -> None:

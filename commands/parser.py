@@ -221,7 +221,8 @@ def add_score(commands: Commands) -> None:
         "--run",
         type=Path,
         metavar="PATH",
-        help="a run's folder, or a segmenter.pt, whose label space it is",
+        help="a run's folder, or a network's file in one: its classes, and how its validation "
+        "images' labels count them",
     )
     command.add_argument(
         "--encoding",

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,14 @@ from bdl.domains.label_space import (
     IGNORE,
     TRANSPARENT,
     LabelSpace,
-    described,
     is_by_color,
-    load_label_space,
 )
-from bdl.domains.label_space import OWN as SPACES
 from bdl.domains.matching import find, normal, parts_of
 from bdl.domains.pairing import pair_names
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 
-AUTO, OWN = "auto", "own"
+OWN = "own"
 # What data sets add to a frame's name to tell its files apart.
 _KINDS = re.compile(r"_(leftImg8bit|gtFine_labelIds|gtFine_labelTrainIds|labelIds|labelTrainIds)$")
 _LABEL_KINDS = {"_labelTrainIds": "train_id", "_labelIds": "label_id"}  # and their encodings
@@ -45,15 +42,16 @@ class Pairs:
     encoding: str | None
 
 
-def find_pairs(predictions: Path, labels: Path) -> Pairs:
+def find_pairs(predictions: Path, labels: Path, encoding: str | None = None) -> Pairs:
     """The files below both folders that are of the same frame, by their names.
 
     Names are compared without folders and without Cityscapes' endings (_leftImg8bit,
     _gtFine_labelIds); if file names repeat, with folders. What all names of a folder share, or one
     folder's have more, as in 000_pred.png, makes no difference. Of a folder as Cityscapes has it
-    only the label ids are taken. Raises UserError if a label has no prediction.
+    one kind of label files is taken: that of `encoding`, where that is known and it is there, else
+    train ids before label ids. Raises UserError if a label has no prediction.
     """
-    label_files, encoding = _label_files(labels)
+    label_files, told = _label_files(labels, encoding)
     prediction_files = _map_files(predictions, "--predictions")
     plain = _by_name(label_files, lambda file: _frame(file.stem))
     predicted = _by_name(prediction_files, lambda file: _frame(file.stem))
@@ -74,35 +72,14 @@ def find_pairs(predictions: Path, labels: Path) -> Pairs:
             f"({len(missing)} of {len(plain)} labels have none)"
         )
     files = [(predicted[of_label[name]], plain[name]) for name in plain]
-    return Pairs(files, len(predicted) - len(files), encoding)
-
-
-def space_of(path: Path) -> LabelSpace:
-    """The label space of a run, or of a checkpoint.
-
-    Encodings and subsets are those of the project's own label space with the same classes, if
-    there is one; else label files must hold train ids. Raises UserError if there is no network.
-    """
-    from bdl.runtime.files import load_tensors
-    from bdl.segmentation.predictor import find_segmenter
-
-    file = find_segmenter(path)
-    content = load_tensors(file)
-    if "label_space" not in content:
-        raise UserError(f"{file}: does not say which classes it tells apart; give --label-space")
-    space = described(content["label_space"])
-    for own in sorted(SPACES.glob("*.yaml")):
-        known = load_label_space(own.stem)
-        if known.names == space.names:
-            return known
-    return replace(space, encodings={"train_id": {i: i for i in range(space.num_classes)}})
+    return Pairs(files, len(predicted) - len(files), told)
 
 
 def detect_encoding(files: list[Path], space: LabelSpace) -> str:
     """How label files count classes: "own" (the label space's train ids) or one of its encodings.
 
-    Told by the ids in the files: those of train ids hold nothing but them and 255, label ids go
-    further. Raises UserError where the ids do not tell.
+    Told by the ids in the files: the one by which each is a class, else the one that knows each,
+    though it leaves some out. Raises UserError where none does, or several that differ.
     """
     held: set[int] = set()
     for file in files:
@@ -112,19 +89,20 @@ def detect_encoding(files: list[Path], space: LabelSpace) -> str:
             if name not in space.by_color and held == listed.keys():
                 return name
     ids = sorted(held - {IGNORE})
-    own, stored = own_table(space)[ids], space.table("train_id")[ids]
-    is_own, is_stored = bool((own != IGNORE).all()), bool((stored != IGNORE).all())
-    if is_own and (not is_stored or (own == stored).all()):
-        return OWN
-    if is_stored and not is_own:
-        return "train_id"
-    if not is_own and "label_id" in space.encodings and ids[-1] > max(space.encodings["train_id"]):
-        return "label_id"
     of_ids = [name for name in space.encodings if name not in space.by_color]
-    choices = ", ".join([OWN, *of_ids])
+    meant = {OWN: own_table(space)[ids]} | {name: space.table(name)[ids] for name in of_ids}
+    known = {name: set(space.left_out.get(name, ())) for name in meant}
+    fitting = [name for name, train_ids in meant.items() if (train_ids != IGNORE).all()] or [
+        name
+        for name, train_ids in meant.items()
+        if (train_ids != IGNORE).any()
+        and known[name].issuperset(np.array(ids)[train_ids == IGNORE])
+    ]
+    if fitting and all(np.array_equal(meant[name], meant[fitting[0]]) for name in fitting):
+        return fitting[0]
     raise UserError(
         f"--labels: the ids in them, {', '.join(map(str, ids[:8]))}, do not tell how they count "
-        f"classes; give --encoding, one of {choices}"
+        f"classes; give --encoding, one of {', '.join(meant)}"
     )
 
 
@@ -286,13 +264,17 @@ def _frame(name: str) -> str:
     return _KINDS.sub("", normal(name))
 
 
-def _label_files(folder: Path) -> tuple[list[Path], str | None]:
+def _label_files(folder: Path, wanted: str | None) -> tuple[list[Path], str | None]:
     files = _map_files(folder, "--labels")
-    for kind, encoding in _LABEL_KINDS.items():
-        of_kind = [file for file in files if file.stem.endswith(kind)]
-        if of_kind:
-            return of_kind, encoding
-    return files, None
+    by_encoding = {
+        encoding: [file for file in files if file.stem.endswith(kind)]
+        for kind, encoding in _LABEL_KINDS.items()
+    }
+    there = [encoding for encoding, of_kind in by_encoding.items() if of_kind]
+    if not there:
+        return files, None
+    encoding = wanted if wanted in there else there[0]
+    return by_encoding[encoding], encoding
 
 
 def _map_files(folder: Path, option: str) -> list[Path]:

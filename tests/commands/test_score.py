@@ -1,18 +1,22 @@
 """Scores of prediction files: equal to the published script's numbers, and what it overlooks."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bdl import pipeline
-from bdl.domains.label_space import load_label_space
+from bdl.commands.score import counting_of
+from bdl.domains.label_space import LabelSpace, load_label_space
 from bdl.runtime.config import SegmentationConfig
 from bdl.runtime.errors import UserError
+from bdl.runtime.ownership import RUN, mark
 from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.networks import build_segmenter
-from bdl.segmentation.score import detect_encoding, find_pairs, space_of
+from bdl.segmentation.score import detect_encoding, find_pairs
 from tests.helpers import layouts
 
 SPACE = load_label_space("cityscapes19")
@@ -170,37 +174,117 @@ def test_hidden_files_and_other_endings_are_no_label_maps(tmp_path):
     assert scored(tmp_path)["miou"] == 1.0
 
 
+ROOMS = "classes: [{name: floor, color: [1, 2, 3]}, {name: wall, color: [4, 5, 6]}]\n"
+
+
+def write_network(file: Path, space: LabelSpace) -> Path:
+    config = SegmentationConfig(network="compact", options={"width": 4})
+    save_segmenter(file, build_segmenter("compact", space.num_classes, width=4), config, space)
+    return file
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run whose labels hold 1 for its class 0, and 0 for its class 1."""
+    space = tmp_path / "rooms.yaml"
+    space.write_text(f"{ROOMS}encodings: {{turned: {{0: wall, 1: floor}}}}\n")
+    folder = tmp_path / "run"
+    mark(folder, RUN)
+    domain = {"layout": "folder", "root": str(tmp_path), "encoding": "turned"}
+    data = {"label_space": str(space), "validation": domain, "source": {"layout": "gta5"}}
+    (folder / "config.yaml").write_text(json.dumps({"out": str(folder), "data": data}))
+    write_network(folder / "k1/segmentation-0/segmenter.pt", load_label_space(str(space)))
+    layouts.label(tmp_path / "predictions/a.png", layouts.ids(0, 1))
+    layouts.label(tmp_path / "labels/a.png", layouts.ids(1, 1))
+    return folder
+
+
 def test_the_label_space_of_a_network(tmp_path):
     own = tmp_path / "rooms.yaml"
-    own.write_text("classes: [{name: floor, color: [1, 2, 3]}, {name: wall, color: [4, 5, 6]}]")
-    config = SegmentationConfig(network="compact", options={"width": 4})
-    for name, space in (("own", load_label_space(str(own))), ("known", SPACE)):
-        network = build_segmenter("compact", space.num_classes, width=4)
-        save_segmenter(tmp_path / name / "segmenter.pt", network, config, space)
-    rooms = space_of(tmp_path / "own")
-    assert rooms.names == ("floor", "wall") and list(rooms.encodings) == ["train_id"]
-    assert space_of(tmp_path / "known/segmenter.pt") == SPACE
+    own.write_text(ROOMS)
+    file = write_network(tmp_path / "own/segmenter.pt", load_label_space(str(own)))
+    rooms = counting_of(file.parent)
+    assert rooms.space.names == ("floor", "wall") and not rooms.space.encodings
+    known = counting_of(write_network(tmp_path / "known/segmenter.pt", SPACE))
+    assert known.space == SPACE and known.encoding is None
     with pytest.raises(UserError, match="no such file or folder"):
-        space_of(tmp_path / "nowhere")
+        counting_of(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no finished segmentation network"):
+        counting_of(tmp_path)
 
 
-def test_predictions_of_a_runs_network_are_scored_by_its_classes(tmp_path, capsys):
+def test_how_labels_count_is_asked_where_a_network_alone_is_given(tmp_path, capsys):
     """--run, in the place of --label-space; a folder that is no run's is named before it loads."""
     own = tmp_path / "rooms.yaml"
-    own.write_text("classes: [{name: floor, color: [1, 2, 3]}, {name: wall, color: [4, 5, 6]}]")
-    config = SegmentationConfig(network="compact", options={"width": 4})
-    file = tmp_path / "run/segmenter.pt"
-    save_segmenter(file, build_segmenter("compact", 2, width=4), config, load_label_space(str(own)))
+    own.write_text(ROOMS)
+    file = write_network(tmp_path / "run/segmenter.pt", load_label_space(str(own)))
     layouts.label(tmp_path / "predictions/a.png", layouts.ids(0, 1))
     layouts.label(tmp_path / "labels/a.png", layouts.ids(0, 0))
     expected = {"miou": 0.25, "iou": {"floor": 0.5, "wall": 0.0}}
-    assert scored(tmp_path, "--run", str(file.parent)) == expected
+    assert scored(tmp_path, "--run", str(file.parent), "--encoding", "own") == expected
+    for asked in ("auto", "train_id"):
+        error = refused(tmp_path, capsys, "--run", str(file), "--encoding", asked)
+        assert "does not say how label files count" in error and "--encoding own" in error
     assert "nowhere: no such file or folder; give a run's" in refused(
         tmp_path, capsys, "--run", str(tmp_path / "nowhere")
     )
     with pytest.raises(SystemExit) as stop:
         scored(tmp_path, "--run", str(file), "--label-space", str(own))
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("given", ["", "k1/segmentation-0", "k1/segmentation-0/segmenter.pt"])
+def test_labels_count_as_those_of_the_run_do(tmp_path, capsys, run, given):
+    """Not by the ids in them, which train ids could be as well."""
+    scores = scored(tmp_path, "--run", str(run / given))
+    assert scores["iou"] == {"floor": 0.5, "wall": 0.0}
+    said = capsys.readouterr().out
+    assert f"classes: the 2 of 'rooms', the label space of {run}" in said
+    assert f"labels: taken as turned, as data.validation of {run} says" in said
+    assert "segmentation-0" not in said  # no network is used
+    own = scored(tmp_path, "--run", str(run / given), "--encoding", "own")
+    assert own["iou"] == {"floor": 0.0, "wall": 0.5}
+
+
+def test_without_validation_labels_count_as_those_of_the_source(tmp_path, run):
+    file = run / "config.yaml"
+    content = json.loads(file.read_text())
+    content["data"] |= {"source": content["data"]["validation"], "validation": None}
+    file.write_text(json.dumps(content))
+    counting = counting_of(run)
+    assert (counting.encoding, counting.said_by) == ("turned", f"as data.source of {run} says")
+
+
+def test_labels_whose_names_say_otherwise_are_asked_about(tmp_path, capsys, run):
+    (tmp_path / "labels/a.png").rename(tmp_path / "labels/a_gtFine_labelTrainIds.png")
+    error = refused(tmp_path, capsys, "--run", str(run))
+    assert "hold train_id by their names, and turned as data.validation of" in error
+    scored(tmp_path, "--run", str(run), "--encoding", "turned")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (ROOMS.replace("floor", "soil").replace("wall", "floor"), "another order of them"),
+        (ROOMS.replace("[{name: floor", "[{name: door, color: [7, 7, 7]}, {name: floor"), "other"),
+        (None, "config.yaml: data.label_space: .*call score where the run was made"),
+    ],
+)
+def test_a_label_space_that_is_not_the_networks_any_more(tmp_path, capsys, run, classes, message):
+    space = tmp_path / "rooms.yaml"
+    space.unlink()
+    if classes is not None:
+        space.write_text(f"{classes}encodings: {{turned: {{0: floor, 1: floor}}}}\n")
+    network = run / "k1/segmentation-0"
+    assert re.search(message, refused(tmp_path, capsys, "--run", str(network)))
+
+
+@pytest.mark.parametrize("encoding", ["train_id", "label_id"])
+def test_of_both_kinds_of_label_files_the_one_that_is_asked_for_is_taken(tmp_path, encoding):
+    layouts.label(tmp_path / "predictions/a.png", layouts.ids(0, 1))
+    layouts.label(tmp_path / "labels/a_gtFine_labelTrainIds.png", layouts.ids(0, 1))
+    layouts.label(tmp_path / "labels/a_gtFine_labelIds.png", layouts.ids(7, 8))
+    assert scored(tmp_path, "--encoding", encoding)["miou"] == 1.0
 
 
 def test_another_size_is_an_error_that_names_both(tmp_path, capsys):
@@ -287,11 +371,38 @@ def test_how_labels_count_is_detected(tmp_path, space, ids, encoding):
     assert detect_encoding([tmp_path / "a.png"], load_label_space(space)) == encoding
 
 
-def test_what_cannot_be_detected_is_asked_for(tmp_path):
-    # Building and traffic sign of the label space, or building and pole of Cityscapes' train ids.
-    layouts.label(tmp_path / "a.png", layouts.ids(2, 5))
-    with pytest.raises(UserError, match=r"2, 5, do not tell .* own, train_id, label_id"):
-        detect_encoding([tmp_path / "a.png"], load_label_space("camvid11"))
+@pytest.mark.parametrize(
+    ("space", "ids", "choices"),
+    [
+        # Building and traffic sign of the label space, or building and pole of Cityscapes.
+        ("camvid11", (2, 5), r"2, 5, do not tell .* own, train_id, label_id"),
+        ("cityscapes19", (7, 8, 11), "do not tell"),  # road, sidewalk, building; or train ids
+        ("cityscapes19", (0, 200), "do not tell"),
+        ("cityscapes19", (0, 7, 20, 21), "do not tell"),  # SYNTHIA has them all, too
+    ],
+)
+def test_what_cannot_be_detected_is_asked_for(tmp_path, space, ids, choices):
+    layouts.label(tmp_path / "a.png", layouts.ids(*ids))
+    with pytest.raises(UserError, match=choices):
+        detect_encoding([tmp_path / "a.png"], load_label_space(space))
+
+
+@pytest.mark.parametrize(("ids", "encoding"), [((0, 1), None), ((1, 2), None), ((3, 9), "mine")])
+def test_the_users_own_encodings_are_thought_of(tmp_path, ids, encoding):
+    space = tmp_path / "rooms.yaml"
+    stored = (
+        "encodings: {turned: {0: wall, 1: floor}, mine: {1: wall, 2: floor, 3: floor, 9: null}}"
+    )
+    space.write_text(ROOMS + stored)
+    layouts.label(tmp_path / "a.png", layouts.ids(*ids))
+    if encoding is None and ids == (1, 2):
+        encoding = "mine"
+    if encoding is None:
+        with pytest.raises(UserError, match="do not tell"):
+            detect_encoding([tmp_path / "a.png"], load_label_space(str(space)))
+    else:
+        found = detect_encoding([tmp_path / "a.png"], load_label_space(str(space)))
+        assert found == encoding
 
 
 def test_own_label_space(tmp_path):

@@ -199,15 +199,21 @@ class Loop:
             write_text(file, _signed(to_yaml(self.config)))
 
     def _make(self, planned: Planned) -> None:
+        import torch
+
         from bdl.runtime.device import make_fabric
         from bdl.runtime.processes import joined, launched
         from bdl.runtime.run import Run
 
-        fabric = make_fabric(self.config)
-        with joined(fabric) if self.launched else launched(fabric):
-            run = Run.of(self.config, self.store.folder, fabric, self.console)
-            with self._claimed(run):
-                self._make_claimed(run, planned)
+        matmul = torch.get_float32_matmul_precision()  # which is the calling program's, too
+        try:
+            fabric = make_fabric(self.config)
+            with joined(fabric) if self.launched else launched(fabric):
+                run = Run.of(self.config, self.store.folder, fabric, self.console)
+                with self._claimed(run):
+                    self._make_claimed(run, planned)
+        finally:
+            torch.set_float32_matmul_precision(matmul)
 
     def _make_claimed(self, run: Run, planned: Planned) -> None:
         import torch

@@ -12,6 +12,7 @@ from bdl import execution
 from bdl.pipeline import run_loop
 from bdl.runtime import console
 from bdl.runtime.config import Config, load_config
+from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
 
 
@@ -47,6 +48,23 @@ def test_logging_warnings_and_draws_are_the_programs_own(tiny_config, tmp_path, 
     finally:
         for logger in loggers:
             logger.removeHandler(own)
+
+
+def test_how_the_program_multiplies_matrices_is_its_own(tiny_config, tmp_path, monkeypatch):
+    """On a GPU a run asks for less than full precision, which is a setting of the process."""
+
+    def as_on_a_gpu(config):
+        torch.set_float32_matmul_precision("high")
+        return make_fabric(config)
+
+    monkeypatch.setattr("bdl.runtime.device.make_fabric", as_on_a_gpu)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        run_loop(config_of(tiny_config, tmp_path / "run"))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_messages_of_a_run_go_to_the_programs_own_handlers_too(tiny_config, tmp_path):

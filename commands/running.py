@@ -28,7 +28,12 @@ from bdl.runtime.output import (
     speak_to_nobody,
 )
 from bdl.runtime.processes import ChildFailed, report_error
-from bdl.runtime.shortage import is_lost_worker, is_out_of_memory
+from bdl.runtime.shortage import (
+    is_lost_worker,
+    is_out_of_memory,
+    is_out_of_processes,
+    is_too_little_to_begin,
+)
 from bdl.runtime.stopping import Stopped, stop_request
 
 _BUG, _BROKEN_PIPE = 1, 141
@@ -112,6 +117,16 @@ def _report(error: Exception, name: str, arguments: Sequence[str]) -> int:
         report_error(
             "a process that loads images was ended, most likely for want of memory; set "
             "data.workers=0, or fewer of them, and run again"
+        )
+    elif is_too_little_to_begin(error):
+        report_error(
+            f"{name}: PyTorch itself does not fit into memory; allow more (ulimit -v), or end "
+            "other programs"
+        )
+    elif is_out_of_processes(error):
+        report_error(
+            f"{name}: the system lets no further process or thread begin; allow more (ulimit -u, "
+            "ulimit -v), or end other programs"
         )
     elif is_out_of_memory(error):
         remedy = _MEMORY_OF_OTHERS if name in _OTHERS else _MEMORY.get(name, _MEMORY_OF_TRAINING)

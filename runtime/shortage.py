@@ -1,4 +1,4 @@
-"""Errors that say that the machine has too little memory, told from their types and texts alone.
+"""Errors that say that the machine gives too little memory, or processes, told from their texts.
 
 They come from NumPy, PyTorch and the system, each in words of its own.
 """
@@ -6,6 +6,8 @@ They come from NumPy, PyTorch and the system, each in words of its own.
 import errno
 import re
 
+_NO_ROOM_FOR_CODE = "failed to map segment"  # of a library's file, in the linker's words
+_NO_THREAD = "can't start new thread"
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|"
     r"(CUBLAS|CUSOLVER|CUDNN)_STATUS_ALLOC_FAILED",
@@ -27,6 +29,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
     )
+
+
+def is_too_little_to_begin(error: BaseException) -> bool:
+    """Whether `error` says that the libraries themselves do not fit into memory."""
+    return isinstance(error, ImportError) and _NO_ROOM_FOR_CODE in str(error)
+
+
+def is_out_of_processes(error: BaseException) -> bool:
+    """Whether `error` says that no further process or thread may begin."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EAGAIN
+    return isinstance(error, RuntimeError) and _NO_THREAD in str(error)
 
 
 def is_lost_worker(error: BaseException) -> bool:

@@ -70,6 +70,13 @@ def test_every_command_is_found(name):
             2,
             "error: .*want of memory; set data.workers=0",
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            2,
+            "error: run: PyTorch itself does not fit into memory; allow more",
+        ),
+        (RuntimeError("can't start new thread"), 2, "error: run: .* no further process or thread"),
+        (BlockingIOError(errno.EAGAIN, "Unavailable"), 2, "error: run: .* no further process"),
         (Stopped(signal.SIGINT), 130, "stopped by SIGINT; to go on: .*run seed=1"),
         (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM; to go on: .*run seed=1"),
     ],

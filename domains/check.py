@@ -13,6 +13,7 @@ from bdl.domains.datasets import Sample, images_of, list_samples
 from bdl.domains.guard import look_at
 from bdl.domains.index import Index
 from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
+from bdl.domains.matching import named_alike
 from bdl.domains.problem import Problem
 from bdl.domains.target_labels import match_labels
 from bdl.domains.views import View
@@ -122,6 +123,9 @@ def _check_role(
         except UserError:
             return problems
     problems += _long_names(inspection.samples)
+    if role != "validation":  # of which what is made goes by numbers
+        files = {sample.name: sample.image for sample in inspection.samples}
+        problems += named_alike(files, problem.folder)
     problems += _misfits(inspection, key, passes)
     if pixels:
         _log_transparent(inspection.samples, key, problem.index)

@@ -10,14 +10,14 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from bdl.domains.endings import is_image, named_endings
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import PARTIAL
+from bdl.runtime.files import PARTIAL, tells_case_apart
 from bdl.runtime.ownership import PREDICTIONS, is_stage, predicted_files
 
 ANY_DEPTH = "**"
@@ -33,6 +33,26 @@ class Match:
 
     path: str
     filled: tuple[str, ...]
+
+
+def named_alike(files: Mapping[str, Path], folder: Path) -> list[str]:
+    """A line about each file whose name differs from that of another in case alone, where `folder`,
+    in which what is made of them goes by their names, does not tell these apart.
+
+    Args:
+        files: By the names of what is made of them.
+        folder: It, or one above it if it is not there yet.
+    """
+    first: dict[str, str] = {}
+    pairs = [(name, first.setdefault(name.casefold(), name)) for name in files]
+    alike = [pair for pair in pairs if pair[0] != pair[1]]
+    if not alike or tells_case_apart(folder):
+        return []
+    return [
+        f"{files[name]}: its name differs from that of {files[other]} only in case, which {folder} "
+        "does not tell apart; rename one, or give another folder for the results"
+        for name, other in alike
+    ]
 
 
 @dataclass

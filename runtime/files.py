@@ -6,7 +6,6 @@ import io
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -87,13 +86,18 @@ def partials(folder: Path) -> list[Path]:
 
 
 def tells_case_apart(folder: Path) -> bool:
-    """Whether two names in the folder, which must be there, may differ in case alone."""
-    handle, probe = tempfile.mkstemp(prefix="case-", suffix=PARTIAL, dir=folder)
-    os.close(handle)
-    try:
-        return not Path(probe).with_name(Path(probe).name.swapcase()).exists()
-    finally:
-        os.unlink(probe)
+    """Whether two names in the folder may differ in case alone.
+
+    It is told by what lies there, or in the nearest folder above that is there; nothing is written.
+    """
+    whole = folder.absolute()
+    nearest = next(one for one in (whole, *whole.parents) if one.is_dir())
+    with suppress(OSError):  # of a folder that cannot be listed, or a file that is gone
+        for file in (*nearest.iterdir(), nearest):
+            other = file.with_name(file.name.swapcase())
+            if file.name.isascii() and other.name != file.name:
+                return not os.path.samestat(file.lstat(), other.lstat())
+    return True
 
 
 def _system_error(error: BaseException | None) -> OSError | None:

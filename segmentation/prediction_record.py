@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +146,6 @@ class PredictionRecord:
             return True
         key = self._key(path)
         return key in self._written and self._written[key] in (None, _stamp(path))
-
-
-def require_names_apart(photos: Mapping[str, Path], differs: Callable[[], bool]) -> None:
-    """Raises UserError if two photos' names differ in case alone and `differs`, which says whether
-    the folder of the results tells such names apart, says no."""
-    folded: dict[str, str] = {}
-    for name in photos:
-        other = folded.setdefault(name.casefold(), name)
-        if other != name and not differs():
-            raise UserError(
-                f"{photos[name]}: its name differs from that of {photos[other]} only in case, "
-                "which the folder of the results does not tell apart; rename one, or give another "
-                "--out"
-            )
 
 
 def _photo_stamp(file: Path) -> list[int] | None:

@@ -25,13 +25,13 @@ from bdl.domains.images import (
 )
 from bdl.domains.index import Index
 from bdl.domains.label_space import LabelSpace, described
-from bdl.domains.matching import find, normal, parts_of
+from bdl.domains.matching import find, named_alike, normal, parts_of
 from bdl.domains.tensors import to_tensor, to_unit
 from bdl.runtime.config import Config, DeviceName, PrecisionName
 from bdl.runtime.console import Console, counted, log
 from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import atomic, is_no_folder, tells_case_apart
+from bdl.runtime.files import atomic, is_no_folder
 from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
@@ -39,7 +39,7 @@ from bdl.segmentation.choice import find_segmenter
 from bdl.segmentation.maps import Maps, Mean, Mirrored, Stored, Upsampled
 from bdl.segmentation.network_name import is_users_own, module_digest
 from bdl.segmentation.predict import own_probabilities, windowed
-from bdl.segmentation.prediction_record import PredictionRecord, require_names_apart
+from bdl.segmentation.prediction_record import PredictionRecord
 
 _LONGEST = 65_500  # pixels of a JPEG's side
 _SMALLEST = 8  # pixels of a side that a network is given at least
@@ -293,7 +293,8 @@ def predict_files(
     kinds = ("labels", "overlays", *(["probabilities"] if keep_maps else []))
     record = PredictionRecord(out, _made_with(predictor), kinds)
     record.require_free(photos)
-    require_names_apart(photos, lambda: tells_case_apart(out))
+    for problem in named_alike(photos, out):
+        raise UserError(problem)
     pending = {name: file for name, file in photos.items() if not record.is_done(name, file)}
     there = len(photos) - len(pending)
     if there:

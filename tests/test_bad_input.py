@@ -342,6 +342,17 @@ def list_with_one_image_twice(setup):
 
 
 @kind
+def names_that_the_runs_disk_takes_for_one(setup):
+    out = setup.folder / "run"
+    out.mkdir()
+    (out / "probe").touch()
+    os.link(out / "probe", out / "PROBE")  # as such a disk shows one file
+    for name in "xX":
+        setup.write_pair("target", name)
+    return r"images.[xX]\.png: its name differs from that of .*[xX]\.png only in case, which .*run"
+
+
+@kind
 def very_long_name(setup):
     setup.write_pair("source", "n" * 250)
     return r"n.png: its name is too long .*shorten it by \d+ bytes"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 
 import pytest
@@ -59,10 +60,20 @@ def test_partial_files_are_told_by_an_ending_of_our_own(tmp_path):
     assert all((tmp_path / name).read_text() == "mine" for name in theirs)
 
 
-def test_whether_case_tells_names_apart_is_tried(tmp_path):
+def test_whether_case_tells_names_apart_is_seen(tmp_path):
     (tmp_path / "probe").touch()
-    assert tells_case_apart(tmp_path) is not (tmp_path / "PROBE").exists()
+    told_apart = not (tmp_path / "PROBE").exists()
+    assert tells_case_apart(tmp_path) is told_apart
+    assert tells_case_apart(tmp_path / "not/there/yet") is told_apart
     assert [file.name for file in tmp_path.iterdir()] == ["probe"]
+
+
+def test_where_it_does_not_a_name_in_other_case_is_the_same_file(tmp_path):
+    """As a link shows here, of two names: it is the same file."""
+    (tmp_path / "probe").touch()
+    if not (tmp_path / "PROBE").exists():
+        os.link(tmp_path / "probe", tmp_path / "PROBE")
+    assert not tells_case_apart(tmp_path)
 
 
 def test_json_comes_back(tmp_path):

@@ -372,7 +372,7 @@ def test_names_that_differ_in_case_do_not_replace_each_other(
     if tells_case_apart(tmp_path):
         assert predict(out="apart") == Predicted(5, 0, 0)
         assert (tmp_path / "apart/labels/a/x.png").is_file()
-    monkeypatch.setattr(predictor_module, "tells_case_apart", lambda folder: False)
+    monkeypatch.setattr("bdl.domains.matching.tells_case_apart", lambda folder: False)
     with pytest.raises(UserError, match=r"differs from that of .* only in case"):
         predict()
     assert not contents(tmp_path / "out")

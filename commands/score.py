@@ -84,20 +84,19 @@ def counting_of(path: Path) -> Counting:
     from bdl.domains.datasets import layout_of
     from bdl.reports.records import CONFIGURATION
     from bdl.runtime.config import load_config
-    from bdl.segmentation.choice import kept_networks, single_network
-    from bdl.segmentation.stages import RESULT
+    from bdl.segmentation.choice import kept_networks, no_network, single_network
 
     file = single_network(path)
     if file is None:
         file = next(
             (kept.file for kept in reversed(kept_networks(path)) if kept.step is None), None
         )
-    folders = [path, *path.absolute().parents[:_DEEPEST]]
-    run = next((f for f in folders if is_run(f) and (f / CONFIGURATION).is_file()), None)
+    folders = [path] if file is None else [path, *file.absolute().parents[:_DEEPEST]]
+    run = next((one for one in folders if _has_run(one)), None)
     network = None if file is None else _space_in(file)
     if run is None:
         if network is None:
-            raise UserError(f"{path}: holds no finished segmentation network ({RESULT})")
+            raise no_network(path)
         own = [load_label_space(known.stem) for known in sorted(SPACES.glob("*.yaml"))]
         space = next((one for one in own if one.names == network.names), network)
         log.info("classes: the %d of %s", space.num_classes, file)
@@ -145,6 +144,13 @@ def encoding_of(pairs: Pairs, counting: Counting) -> str:
         encoding, why = detect_encoding(labels, counting.space), "by the ids in them"
     log.info("labels: taken as %s, %s", "train ids" if encoding == OWN else encoding, why)
     return encoding
+
+
+def _has_run(folder: Path) -> bool:
+    """Whether a run has written its configuration there, of an earlier version too."""
+    from bdl.reports.records import CONFIGURATION, RESULTS
+
+    return (folder / CONFIGURATION).is_file() and (is_run(folder) or (folder / RESULTS).is_file())
 
 
 def _space_in(file: Path) -> LabelSpace:

@@ -73,7 +73,7 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
         return single
     kept = kept_networks(checkpoint)
     if not kept:
-        raise UserError(f"{checkpoint}: holds no finished segmentation network ({RESULT})")
+        raise no_network(checkpoint)
     chosen = choose(kept, network)
     if not chosen.file.is_file():
         raise UserError(
@@ -87,6 +87,14 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
     if best is not None and chosen.miou is not None and (best.miou or 0) - chosen.miou > _MUCH:
         log.info("%s is better (predict and export-network take it with --network best)", best)
     return chosen.file
+
+
+def no_network(folder: Path) -> UserError:
+    """What to say of a folder in which no run has a finished network."""
+    below = ("*", "*/*/*")  # as an ablation has them
+    runs = sorted(file.parent for depth in below for file in folder.glob(f"{depth}/{_RESULTS}"))
+    hint = f"; give a run's folder, such as {runs[0]}" if runs else ""
+    return UserError(f"{folder}: holds no finished segmentation network ({RESULT}){hint}")
 
 
 def single_network(checkpoint: Path) -> Path | None:
@@ -145,19 +153,17 @@ def kept_networks(folder: Path) -> list[Kept]:
 
 
 def _finished(folder: Path) -> list[Kept]:
-    """The finished networks of a run that has no results yet."""
-    return [
-        Kept(
-            file.parent.relative_to(folder).as_posix(),
-            manifest.k,
-            manifest.i,
-            file,
-            target_labels=_read(file.parent / METRICS).get(TARGET_LABELS, 0),
-        )
-        for pattern in (f"*/{RESULT}", f"*/*/{RESULT}")
-        for file in folder.glob(pattern)
-        if (manifest := read_manifest(file.parent)) is not None
-    ]
+    """The finished networks of a run that has no results yet, or of one of its rounds; none of a
+    folder that holds runs."""
+    kept = []
+    for pattern in (f"*/{RESULT}", f"*/*/{RESULT}"):
+        for file in folder.glob(pattern):
+            name = file.parent.relative_to(folder).as_posix()
+            manifest = read_manifest(file.parent)
+            if manifest is not None and f"/{manifest.stage}".endswith(f"/{name}"):
+                labels = _read(file.parent / METRICS).get(TARGET_LABELS, 0)
+                kept.append(Kept(name, manifest.k, manifest.i, file, target_labels=labels))
+    return kept
 
 
 def _read(file: Path) -> dict[str, Any]:

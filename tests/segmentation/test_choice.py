@@ -63,6 +63,17 @@ def test_each_word_means_its_network(tmp_path: Path) -> None:
     assert find_segmenter(run, "best") == run / LAST / BEST
 
 
+def test_a_folder_of_runs_is_none(tmp_path: Path) -> None:
+    """Of the runs in it only networks of source only lie where a run's do."""
+    run = run_of(tmp_path / "runs/a", ("source-only", 0, 0, 0.30, None), (LAST, 1, 1, 0.4, None))
+    for name, k, i in (("source-only", 0, 0), (LAST, 1, 1)):
+        record = Manifest(version=VERSION, stage=name, kind="segment", k=k, i=i)
+        write_json(run / name / "manifest.json", plain(record))
+    with pytest.raises(UserError, match=r"holds no finished .*; give a run's folder, such as .*a$"):
+        find_segmenter(run.parent)
+    assert find_segmenter(run / "k1") == run / LAST / RESULT  # a round
+
+
 def test_it_is_said_what_was_taken_and_why(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     run = run_of(tmp_path, (FIRST, 1, 0, 0.45, (60, 0.46)), (LAST, 1, 1, 0.44, None))
     find_segmenter(run, "best")

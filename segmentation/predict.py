@@ -1,6 +1,6 @@
 """Predictions of a trained network: probabilities, as the published evaluation makes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import torch
@@ -8,7 +8,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bdl.segmentation.maps import Maps, Mean, Stored, Upsampled
+from bdl.segmentation.maps import Maps, Mean, Mirrored, Stored, Upsampled
 from bdl.segmentation.networks.base import Segmenter, upsample
 
 
@@ -35,18 +35,15 @@ def probabilities(
     return upsample(own_probabilities(fabric, network, images), (height, width))
 
 
-def mean_over_views(
-    look: Callable[[Tensor], Tensor], views: Sequence[Tensor], flip: bool
-) -> Tensor:
+def mean_over_views(look: Callable[[Tensor], Maps], views: Iterable[Tensor], flip: bool) -> Maps:
     """The mean of `look`, which makes maps of one size, over the `views` of an image (1 x 3 x h x w
     each) and, with `flip`, over their mirror images."""
-    total: Tensor | None = None
+    parts: list[tuple[int, int, Maps]] = []
     for view in views:
-        for mirrored in (False, True) if flip else (False,):
-            maps = look(view.flip(-1)).flip(-1) if mirrored else look(view)
-            total = maps if total is None else total + maps
-    assert total is not None
-    return total / (len(views) * (2 if flip else 1))
+        parts.append((0, 0, look(view)))
+        if flip:
+            parts.append((0, 0, Mirrored(look(view.flip(-1)))))
+    return Mean(parts, parts[0][2].size)
 
 
 def predict_classes(

@@ -36,9 +36,9 @@ from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.choice import find_segmenter
-from bdl.segmentation.maps import Maps, Mean, Mirrored, Stored, Upsampled
+from bdl.segmentation.maps import Maps, Stored, Upsampled
 from bdl.segmentation.network_name import is_users_own, module_digest
-from bdl.segmentation.predict import own_probabilities, windowed
+from bdl.segmentation.predict import mean_over_views, own_probabilities, windowed
 from bdl.segmentation.prediction_record import PredictionRecord
 
 _LONGEST = 65_500  # pixels of a JPEG's side
@@ -159,13 +159,8 @@ class Predictor:
         than a machine may have."""
         image = _as_photo(photo).image
         size = (image.height, image.width)
-        parts: list[tuple[int, int, Maps]] = []
-        for scale in self.scales:
-            view = self._view(image, scale)
-            parts.append((0, 0, self._pass(view, size)))
-            if self.flip:
-                parts.append((0, 0, Mirrored(self._pass(view.flip(-1), size))))
-        return Mean(parts, size)
+        views = (self._view(image, scale) for scale in self.scales)
+        return mean_over_views(lambda view: self._pass(view, size), views, self.flip)
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:
         """The photo as the network gets it, 1 x 3 x h x w in [0, 1]."""

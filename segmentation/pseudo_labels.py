@@ -26,6 +26,7 @@ from bdl.runtime.device import sum_over_processes
 from bdl.runtime.files import atomic
 from bdl.runtime.run import Run
 from bdl.runtime.writing import Writer
+from bdl.segmentation.maps import Stored
 from bdl.segmentation.metrics import PseudoLabelClass, PseudoLabelMetrics
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.predict import mean_over_views, probabilities
@@ -383,9 +384,10 @@ def _mean_prediction(
     """The mean of the class probabilities, 1 x C x H x W, over the views of one image."""
     views = [to_unit(fabric.to_device(batch["image"])) for batch in batches]
     height, width = (size[1], size[0]) if size else views[0].shape[2:]
-    return mean_over_views(
-        lambda view: probabilities(fabric, network, view, (height, width)), views, flip
+    maps = mean_over_views(
+        lambda view: Stored(probabilities(fabric, network, view, (height, width))), views, flip
     )
+    return maps.rows(0, height)
 
 
 def _prediction_file(folder: Path, index: int) -> Path:

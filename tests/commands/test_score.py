@@ -399,8 +399,8 @@ def test_the_users_own_encodings_are_thought_of(tmp_path, ids, encoding):
         with pytest.raises(UserError, match="do not tell"):
             detect_encoding([tmp_path / "a.png"], load_label_space(str(space)))
     else:
-        found = detect_encoding([tmp_path / "a.png"], load_label_space(str(space)))
-        assert found == encoding
+        detected = detect_encoding([tmp_path / "a.png"], load_label_space(str(space)))
+        assert detected == encoding
 
 
 def test_own_label_space(tmp_path):

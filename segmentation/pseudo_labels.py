@@ -325,9 +325,9 @@ def make_pseudo_labels(
     if only is not None:
         warnings.append(
             f"the network has collapsed: to it nearly all of the target is {space.names[only]}; "
-            "no pixel has a label"
+            "no pixel gets a pseudo label"
         )
-    if never and samples:
+    elif never and samples:
         warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
     moved = before.moved(kept, space.names)
     if moved is not None:

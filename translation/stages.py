@@ -184,9 +184,11 @@ class TrainedTranslator(Translator):
             trust = measure_trust(run, score_maps, self.target.whole(), labels)
             if run.is_main:
                 write_json(file, plain(trust))
-        log.info("  %s: trust in %s: %s", run.title, self.frozen.symbol, trust.text())
-        for doubt in self._doubts(trust):
+        doubts = self._doubts(trust)
+        for doubt in doubts:
             log.warning("  %s: warning: %s", run.title, doubt)
+        if not doubts:
+            log.info("  %s: trust in %s: %s", run.title, self.frozen.symbol, trust.text())
         return trust
 
     def _doubts(self, trust: Trust | None) -> list[str]:

@@ -416,7 +416,8 @@ def add_init_config(commands: Commands) -> None:
         "--steps-per-epoch",
         type=read_argument(read_count),
         metavar="NUMBER",
-        help="steps of the translator in each of its 8 epochs (default: likewise)",
+        help="steps of the translator in each of its 8 epochs, the last of which is left out "
+        "(default: likewise)",
     )
     command.add_argument(
         "--machine",

@@ -186,7 +186,7 @@ class _TranslatorSettings:
     flip: bool = True  # mirror every second image
     batch_size: int = number(4, least=1)  # over all devices of all machines together
     constant_epochs: int = number(10, least=0)  # at the full learning rate
-    decay_epochs: int = number(10, least=0)  # linearly down to zero
+    decay_epochs: int = number(10, least=0)  # linearly down to zero; the last is left out
     steps_per_epoch: int | None = number(None, least=1)  # default: source images / batch_size
     lr: float = number(2e-4, least=0)  # of generators and discriminators
     betas: tuple[float, float] = decay_rates(0.5, 0.999)  # Adam

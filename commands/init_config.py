@@ -166,10 +166,10 @@ def _ask_for_validation(question: str, look: Callable[[str], Survey]) -> Survey 
 
 def _tell_what_is_taken(role: str, surveyed: Survey) -> None:
     domain = surveyed.domain
-    log.info("%s: %d images of %dx%d in %s", role, surveyed.count, *surveyed.size, domain.root)
-    if domain.layout == "folder":
-        labels = f", labels {domain.labels}" if domain.labels else ""
-        log.info("%s: taken: images %s%s", role, domain.images, labels)
+    labels = f", labels {domain.labels}" if domain.labels else ""
+    patterns = f": {domain.images}{labels}" if domain.layout == "folder" else ""
+    taken = f"{domain.root}{patterns}"
+    log.info("%s: %d images of %dx%d in %s", role, surveyed.count, *surveyed.size, taken)
     if surveyed.beside:
         log.info("%s: also there, and not taken: %s", role, ", ".join(surveyed.beside))
 
@@ -215,7 +215,7 @@ def choose_amounts(options: Namespace, surveys: dict[str, Survey], scale: Scale)
                 amounts.sizes["validation"] = amounts.sizes["target"]
     for name, question in (
         ("steps", "Steps of each segmentation training"),
-        ("steps_per_epoch", "Steps of the translator in each of its 8 epochs"),
+        ("steps_per_epoch", "Steps of the translator in each of its 8 epochs, the last left out"),
     ):
         value = getattr(options, name)
         if value is None and talking:

@@ -1,6 +1,7 @@
 """What a configured run costs on this machine: a few real steps of every kind of stage."""
 
 import itertools
+import logging
 import statistics
 import tempfile
 import time
@@ -14,7 +15,7 @@ import torch
 
 from bdl.execution import Loop
 from bdl.runtime.config import Config
-from bdl.runtime.console import Console, Task, duration, log
+from bdl.runtime.console import Console, Task, duration, log, logging_restored
 from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.memory import PeakMemory
@@ -48,10 +49,12 @@ class StepTimes(Console):
         self.tasks: list[list[float]] = []  # times, the beginning first
 
     @contextmanager
-    def track(self, title: str, total: int, done: int = 0, unit: str = "steps") -> Iterator[Task]:
+    def track(
+        self, title: str, total: int, done: int = 0, unit: str = "steps", brief: bool = True
+    ) -> Iterator[Task]:
         times = [time.monotonic()]
         self.tasks.append(times)
-        with super().track(title, total, done, unit) as task:
+        with super().track(title, total, done, unit, brief=True) as task:
             advance = task.advance
 
             def noted(
@@ -85,8 +88,10 @@ def costs_of(config: Config, wanted: set[str]) -> tuple[dict[str, Cost], str]:
     Raises:
         UserError: One does not fit into memory.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, logging_restored():
         console = StepTimes()
+        # How far a long task has come is said; what networks of a few steps are warned of is not.
+        log.addFilter(lambda record: record.levelno == logging.INFO)
         small = trial_of(config, Path(temporary))
         loop = Loop.of(small, console, limit=SIZE)
         fabric = make_fabric(small)

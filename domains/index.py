@@ -241,7 +241,7 @@ class Index:
         track = (
             nullcontext()
             if self.console is None
-            else self.console.track(title.strip(), len(files), unit="files")
+            else self.console.track(title.strip(), len(files), unit="files", brief=True)
         )
         saved = time.monotonic()
         try:

@@ -141,9 +141,12 @@ class Console:
             self.say(text)
 
     @contextmanager
-    def track(self, title: str, total: int, done: int = 0, unit: str = "steps") -> Iterator["Task"]:
-        """A task of `total` units of which `done` are behind us."""
-        task = Task(self, title, total, done, unit)
+    def track(
+        self, title: str, total: int, done: int = 0, unit: str = "steps", brief: bool = False
+    ) -> Iterator["Task"]:
+        """A task of `total` units of which `done` are behind us; of a `brief` one no line is left
+        unless it takes so long that somebody may wonder."""
+        task = Task(self, title, total, done, unit, brief)
         if not self.on_terminal or self.quiet:
             yield task
             task.close()
@@ -182,6 +185,29 @@ def _remove(handlers: Sequence[logging.Handler]) -> None:
 
 
 @contextmanager
+def logging_restored() -> Iterator[None]:
+    """Inside, consoles may be made; how the calling program logs and warns is afterwards as it was
+    before."""
+    loggers = (log, _library_warnings)
+    before = [
+        (item, item.handlers[:], item.filters[:], item.level, item.propagate) for item in loggers
+    ]
+    earlier = _handlers[:]
+    captured = warnings.showwarning.__module__ == logging.__name__
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        _remove(_handlers)
+        _handlers[:] = earlier
+        for logger, handlers, filters, level, propagate in before:
+            logger.handlers[:], logger.filters[:] = handlers, filters
+            logger.setLevel(level)
+            logger.propagate = propagate
+        logging.captureWarnings(captured)
+
+
+@contextmanager
 def spoken(verbosity: int = 0) -> Iterator[Console]:
     """A console while it lasts, silent but in the main process; how the calling program logs and
     warns is afterwards as it was before.
@@ -195,21 +221,8 @@ def spoken(verbosity: int = 0) -> Iterator[Console]:
             "run one after the other, or each in a process of its own"
         )
     try:
-        loggers = (log, _library_warnings)
-        before = [(item, item.handlers[:], item.level, item.propagate) for item in loggers]
-        earlier = _handlers[:]
-        captured = warnings.showwarning.__module__ == logging.__name__
-        try:
-            with warnings.catch_warnings():
-                yield Console(rank_in_environment() == 0, verbosity)
-        finally:
-            _remove(_handlers)
-            _handlers[:] = earlier
-            for logger, handlers, level, propagate in before:
-                logger.handlers[:] = handlers
-                logger.setLevel(level)
-                logger.propagate = propagate
-            logging.captureWarnings(captured)
+        with logging_restored():
+            yield Console(rank_in_environment() == 0, verbosity)
     finally:
         _ONE_AT_A_TIME.release()
 
@@ -217,13 +230,16 @@ def spoken(verbosity: int = 0) -> Iterator[Console]:
 class Task:
     """One stage's progress; see Console.track."""
 
-    def __init__(self, console: Console, title: str, total: int, done: int, unit: str) -> None:
-        self.console, self.title, self.total, self.done, self.unit = (
+    def __init__(
+        self, console: Console, title: str, total: int, done: int, unit: str, brief: bool
+    ) -> None:
+        self.console, self.title, self.total, self.done, self.unit, self.brief = (
             console,
             title,
             total,
             done,
             unit,
+            brief,
         )
         self.bar: Progress | None = None
         self.bar_id: TaskID | None = None
@@ -272,8 +288,8 @@ class Task:
         log.info("  %s  %s", self.title, self._text())
 
     def close(self) -> None:
-        """The last line, unless it has just been written."""
-        if self._line_done != self.done:
+        """The last line, unless it has just been written; of a brief task only after others."""
+        if self._line_done != self.done and not (self.brief and self._line_done is None):
             self.line()
 
     def _run_text(self, behind: int, stages: int) -> str:

@@ -54,6 +54,8 @@ def test_every_kind_of_stage_is_measured_and_nothing_stays(command, tmp_path, ca
         line = next(line for line in table.splitlines() if line.startswith(f"  {kind} "))
         assert line.split()[1:3] == [str(work), "steps"]
     assert "all that is to run: 0.0" in table
+    # Of trials that are done in seconds nothing is told but what they gave.
+    assert said[: said.index("measured on cpu")].splitlines()[-1].startswith("no problem found")
     assert not folder.exists()
 
 

@@ -19,6 +19,7 @@ from bdl.domains.streets.scene import render_street
 from bdl.domains.survey import Survey, survey
 from bdl.runtime.config import DomainConfig, load_config
 from bdl.runtime.errors import UserError
+from bdl.translation.schedule import Schedule
 from tests.helpers import layouts
 
 SIZE = (96, 48)
@@ -50,7 +51,9 @@ def init(*arguments: str) -> int:
 
 def test_it_passes_check_and_names_what_is_there(streets, capsys):
     assert init(*streets, "--label-space", "camvid11", "--out", "own.yaml") == 0
-    assert "bdl check --config own.yaml" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "bdl check --config own.yaml" in said
+    assert "/3 files" not in said  # how far looking had come is no news once it is done
     config = load_config("own.yaml")
     assert config.out == "runs/own" and config.data.label_space == "camvid11"
     source, target = config.data.source, config.data.target
@@ -66,6 +69,14 @@ def test_it_passes_check_and_names_what_is_there(streets, capsys):
     assert config.translation.generator.grain > 0 and config.init == "adapted"
     assert pipeline.main(["check", "--config", "own.yaml", "--pixels"]) == 0
     assert "no problem found" in capsys.readouterr().out
+
+
+def test_it_says_how_many_steps_a_translator_takes(streets):
+    assert init(*streets, "--label-space", "camvid11", "--steps-per-epoch", "12") == 0
+    (line,) = [line for line in Path("mine.yaml").read_text().splitlines() if "_epoch:" in line]
+    (said,) = re.findall(r"(\d+) steps in all", line)
+    training = load_config("mine.yaml").translation.of_round(1)
+    assert int(said) == Schedule.of(training, 3).steps == 7 * 12
 
 
 def test_without_a_label_space_one_is_written_with_a_class_for_every_id(streets, capsys):
@@ -353,7 +364,7 @@ def test_what_else_lies_there_is_said(streets, capsys):
         layouts.label(Path(f"day/{name}/000.png"), layouts.ids(1, 2, 3))
     assert init(*streets, "--label-space", "camvid11") == 0
     said = capsys.readouterr().out
-    assert "source: taken: images images/*.png, labels labels/*.png" in said
+    assert "source: 3 images of 96x48 in day: images/*.png, labels labels/*.png\n" in said
     assert "source: also there, and not taken: depth/*.png (1), instances/*.png (1)" in said
 
 

@@ -47,6 +47,20 @@ WRITES = (CONFIGURATION, RESULTS, REPORT, _LOG, OWNER)  # in a run's folder itse
 _SIGNATURE = "# The settings of the run in this folder, as bdl wrote them"
 
 
+class InputsMissing(UserError):
+    """A stage cannot be made by itself before others are.
+
+    Args:
+        name: Of the stage.
+        missing: The others, in order; the last is one of its own inputs.
+    """
+
+    def __init__(self, name: str, missing: Sequence[Entry]) -> None:
+        last = missing[-1]
+        super().__init__(f"{name} needs {last.stage.name} ({last.reason})")
+        self.missing = list(missing)
+
+
 class Loop:
     """The stages of a configuration and the folder that they are made in.
 
@@ -123,13 +137,14 @@ class Loop:
         """Make one stage by itself, `again` even if it is finished; otherwise as `run`.
 
         Raises:
-            UserError: There is no such stage, or one of its inputs is not there.
+            UserError: There is no such stage.
+            InputsMissing: What it is made from is not there.
         """
         return self.follow(lambda: self._plan_single(name, again, replaced), dry)
 
     def _plan_single(self, name: str, again: bool, replaced: bool) -> list[Entry]:
         """The plan for one stage: its inputs must be there, but for rendered data and networks
-        trained elsewhere."""
+        trained elsewhere. Raises InputsMissing."""
         by_name = {stage.name: stage for stage in self.stages}
         if name not in by_name:
             raise UserError(
@@ -138,15 +153,19 @@ class Loop:
                 f"the stages are {', '.join(by_name)}"
             )
         stage = by_name[name]
-        needed = {given.name for given in (*stage.inputs, *stage.seen)}
+        needed = _needed_by(stage)
         inputs = [given for given in self.stages if given.name in needed]
         plan = self.store.plan([*inputs, stage], name if again else None, replaced)
-        for entry in plan[:-1]:
-            if entry.run and entry.stage.kind not in ("render", "given"):
-                raise UserError(
-                    f"{name} needs {entry.stage.name} ({entry.reason}); make that first, "
-                    "or use `run`"
-                )
+        if any(_is_to_be_made(entry) for entry in plan[:-1]):
+            entries = {entry.stage.name: entry for entry in self.store.plan(self.stages)}
+            missing: set[str] = set()
+            asked = [stage]
+            while asked:
+                needed = _needed_by(asked.pop()) - missing
+                new = [given for given in needed if _is_to_be_made(entries[given])]
+                missing |= set(new)
+                asked += [by_name[given] for given in new]
+            raise InputsMissing(name, [entries[given] for given in by_name if given in missing])
         return plan
 
     def follow(self, planned: Planned, dry: bool = False) -> list[Row]:
@@ -219,15 +238,19 @@ class Loop:
         import torch
 
         from bdl.runtime.device import require_compiler
+        from bdl.runtime.replay import replay_needs
 
         plan = planned()  # as it is now that nobody else changes it
         require_consent(self.store.folder, plan)
         run.fabric.barrier()  # all processes have read the records before any is changed
-        if run.compile and any(e.run and e.stage.unit == "steps" for e in plan):
+        trains = any(entry.run and entry.stage.unit == "steps" for entry in plan)
+        if run.compile and trains:
             require_compiler(run.fabric.device)
         if run.is_main:
             self._write_configuration()
             self.console.log_to(self.store.folder / _LOG)
+            if run.replay and trains and (needed := replay_needs(run.fabric)):
+                log.warning("warning: replay=true takes %s; steps are computed", needed)
             log.debug("%s", describe_values({**vars(self._made_on(run)), **versions()}))
             if self.data.cache is not None:
                 self.data.cache.prepare()
@@ -318,10 +341,11 @@ class Loop:
             store.begin(stage)
             page = self.results.follow(stage, seconds_left)
         run.fabric.barrier()
-        started, peak = time.monotonic(), PeakMemory()
+        peak = PeakMemory()
         log_folder = self.store.folder / "tensorboard" / stage.log if run.is_main else None
-        metrics = stage.make(run.named(stage.name, lambda: Tracker(log_folder), page), folder)
-        seconds = time.monotonic() - started if metrics.seconds is None else metrics.seconds
+        run = run.named(stage.name, lambda: Tracker(log_folder), page)
+        metrics = stage.make(run, folder)
+        seconds = metrics.seconds_before + time.monotonic() - run.begun
         memory = {key: largest(run.fabric, size) for key, size in peak.read().items()}
         log.debug("%s", describe_values({"made in": duration(seconds), **memory}))
         if run.is_main:
@@ -340,6 +364,16 @@ class Loop:
             precision=resolve_precision(self.config),
             processes=run.fabric.world_size,
         )
+
+
+def _needed_by(stage: Stage) -> set[str]:
+    """Names of the stages that must be there before a stage is made."""
+    return {given.name for given in (*stage.inputs, *stage.seen)}
+
+
+def _is_to_be_made(entry: Entry) -> bool:
+    """Whether an input is not there, and is not made along with a single stage."""
+    return entry.run and entry.stage.kind not in ("render", "given")
 
 
 def _tried(run: Run, stage: Stage) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bdl.commands.run import warn
 from bdl.domains.problem import index_of
 from bdl.execution import Loop, describe_plan
 from bdl.reports.ablation import WRITTEN, Cell, as_markdown, summarize, write_ablation
@@ -26,8 +27,10 @@ def main(options: argparse.Namespace) -> None:
     """Run every cell, and write the table anew after each."""
     config = load_config(options.config, options.overrides)
     folder = Path(config.out)
-    cells = ablation_cells(options, folder)
+    notes: list[str] = []
+    cells = ablation_cells(options, folder, notes)
     with spoken(options.verbosity) as console:
+        warn(notes)
         _run(options, folder, cells, console)
 
 
@@ -131,8 +134,11 @@ def planned(loops: Sequence[Loop], replaced: bool) -> list[list[Entry]]:
     return plans
 
 
-def ablation_cells(options: argparse.Namespace, folder: Path) -> list[Cell]:
-    """Every variant with every K, N and seed; a row that sets one of these has that one alone."""
+def ablation_cells(options: argparse.Namespace, folder: Path, notes: list[str]) -> list[Cell]:
+    """Every variant with every K, N and seed; a row that sets one of these has that one alone.
+
+    `notes` get a line for settings that nothing reads in any run of a variant.
+    """
     variants: dict[str, list[str]] = {"as configured": []}
     folders = {"as-configured"}
     for row in options.row:
@@ -157,13 +163,18 @@ def ablation_cells(options: argparse.Namespace, folder: Path) -> list[Cell]:
             listed if listed and key not in own else [value_at(config, key)]
             for key, listed in lists.items()
         ]
+        told: list[list[str]] = []
         for k, n, seed in itertools.product(*values):
             if k == 0 and n != values[1][0]:
                 continue  # source only, whatever N
             out = folder / folder_name(variant) / f"K{k}-N{n}" / f"seed-{seed}"
             cell = [f"iterations={k}", f"self_training_steps={n}", f"seed={seed}", f"out={out}"]
             overrides = [*options.overrides, *settings, *cell]
-            cells.append(Cell(variant, k, n, seed, load_config(options.config, overrides)))
+            told.append([])
+            own_config = load_config(options.config, overrides, notes=told[-1])
+            cells.append(Cell(variant, k, n, seed, own_config))
+        everywhere = [line for line in told[0] if all(line in lines for lines in told)]
+        notes += [line for line in everywhere if line not in notes]
     return cells
 
 

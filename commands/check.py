@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from bdl.commands.run import warn
 from bdl.domains.check import check_problem
 from bdl.domains.problem import Problem
 from bdl.execution import Loop, describe_plan, require_own_folder
@@ -29,8 +30,10 @@ def main(options: argparse.Namespace) -> None:
     if options.hours is not None and not options.fit:
         raise UserError("--hours: goes with --fit, which plans steps that take so long")
     problems: list[str] = []
-    config = load_config(options.config, options.overrides, problems)
+    notes: list[str] = []
+    config = load_config(options.config, options.overrides, problems, notes)
     with spoken(options.verbosity) as console:
+        warn(notes)
         _check(options, config, problems, console)
 
 

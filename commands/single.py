@@ -1,14 +1,18 @@
 """`translate`, `export`, `measure`, `segment`, `pseudo-label`, `evaluate`: one stage by itself."""
 
 import argparse
+import shlex
 import time
+from collections.abc import Sequence
 
-from bdl.commands.run import conclude
-from bdl.execution import Loop
+from bdl.commands.run import conclude, warn
+from bdl.commands.running import called
+from bdl.execution import InputsMissing, Loop
 from bdl.runtime.config import load_config
 from bdl.runtime.console import spoken
 from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage
+from bdl.runtime.store import Entry
 from bdl.segmentation.stages import Evaluation, PseudoLabels, Segmenter
 from bdl.translation.stages import Translated, TranslationMeasures, Translator
 
@@ -20,18 +24,42 @@ _KINDS: dict[str, type[Stage]] = {
     "pseudo-label": PseudoLabels,
     "evaluate": Evaluation,
 }
+_BY_STEP = (Segmenter, PseudoLabels, Evaluation)  # kinds that are there for each k and i
 
 
 def main(options: argparse.Namespace) -> None:
     """Make one stage, and show the results that the run has then."""
     started = time.monotonic()
-    config = load_config(options.config, options.overrides)
+    notes: list[str] = []
+    config = load_config(options.config, options.overrides, notes=notes)
     with spoken(options.verbosity) as console:
+        warn(notes)
         loop = Loop.of(config, console, dry=options.dry_run)
         name = _choose(loop, options).name
-        rows = loop.run_single(name, options.again, options.replace, options.dry_run)
+        try:
+            rows = loop.run_single(name, options.again, options.replace, options.dry_run)
+        except InputsMissing as error:
+            raise UserError(f"{error}; {_first(error.missing, options)}") from None
         if not options.dry_run:
             conclude(loop, rows, started)
+
+
+def _first(missing: Sequence[Entry], options: argparse.Namespace) -> str:
+    """The commands that make what is missing, and the one that makes all."""
+
+    def command(*words: str, replaces: bool = False) -> str:
+        config = [] if options.config == "demo" else ["--config", options.config]
+        consent = ["--replace"] if replaces else []
+        return shlex.join([*called(), *words, *config, *consent, *options.overrides])
+
+    commands = []
+    for entry in missing:
+        stage = entry.stage
+        name = next(name for name, kind in _KINDS.items() if isinstance(stage, kind))
+        step = ["--i", str(stage.i)] if stage.k and isinstance(stage, _BY_STEP) else []
+        words = [name, "--k", str(stage.k), *step]
+        commands.append(command(*words, replaces=bool(entry.loses)))
+    return f"run first: {' && '.join(commands)}; or make all: {command('run')}"
 
 
 def _choose(loop: Loop, options: argparse.Namespace) -> Stage:

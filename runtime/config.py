@@ -6,7 +6,7 @@ What the keys are stands in config_keys.py, what values cannot be used in config
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -21,6 +21,7 @@ from omegaconf.errors import (
 )
 
 from bdl.runtime.config_checks import faults, shown, wanted
+from bdl.runtime.config_idle import idle
 from bdl.runtime.config_keys import (
     RENAMED,
     AdversarialConfig,
@@ -90,6 +91,7 @@ _COMMAND_LINE = "command line"
 _TEXT = "tag:yaml.org,2002:str"
 _QUOTED = re.compile(r"""'([^']|'')*'|"([^"\\]|\\.)*\"""")
 _INTERPOLATION = re.compile(r"(\\*)\$\{(?:([^${}]*)\})?")  # with the backslashes before it
+_NAMED = 3  # keys in a line about several
 _NETWORK, _OPTIONS = "segmentation.network", "segmentation.options"
 
 
@@ -106,7 +108,10 @@ class _Setting:
 
 
 def load_config(
-    path: str | Path, overrides: Sequence[str] | None = None, problems: list[str] | None = None
+    path: str | Path,
+    overrides: Sequence[str] | None = None,
+    problems: list[str] | None = None,
+    notes: list[str] | None = None,
 ) -> Config:
     """Read a YAML file and `key=value` overrides into a checked Config.
 
@@ -116,6 +121,7 @@ def load_config(
             ${oc.env:NAME} and ${KEY} of a key that there is; all else is YAML.
         problems: A list to which all unknown keys and values that cannot be used are added, in the
             place of an error; a value of a wrong type is the default in what is returned.
+        notes: A list to which a line is added for settings that nothing reads beside the others.
 
     Returns:
         The configuration, in whose paths a leading ~ has become the home folder.
@@ -155,7 +161,44 @@ def load_config(
         said.append(f"{origin}: {fault.key}: {fault.problem}")
     if problems is None and len(said) > before:
         raise UserError(said[before])
+    if notes is not None and len(said) == before:
+        notes += _without_effect(config, setters, order)
     return config
+
+
+def _without_effect(
+    config: Config, setters: Mapping[str, _Setting], order: Sequence[str]
+) -> Iterator[str]:
+    """A line for each reason why nothing reads a setting that the user gave.
+
+    Of the project's own files nothing is told, nor of a value that is the default, nor of one that
+    was given before what makes it idle: `iterations=0` is meant to leave out what a file says.
+
+    Args:
+        config: The configuration.
+        setters: By key, what gave its value.
+        order: Files and the command line, most basic first.
+    """
+    left = {
+        key: setting
+        for key, setting in setters.items()
+        if (value := value_at(config, key)) is not None
+        and Path(setting.origin).resolve().parent != CONFIGURATIONS
+        and (setting.origin == _COMMAND_LINE or value != default_of(key))
+    }
+    for one in idle(config):
+        given = [order.index(setters[key].origin) for key in one.because if key in setters]
+        keys = [
+            key
+            for key, setting in left.items()
+            if one.holds(key) and order.index(setting.origin) >= max(given, default=0)
+        ]
+        for key in keys:
+            del left[key]
+        if keys:
+            more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+            have = "have" if keys[1:] else "has"
+            yield f"{', '.join(keys[:_NAMED])}{more} {have} no effect: {one.why}"
 
 
 def find_config(path: str | Path) -> Path:

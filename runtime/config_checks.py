@@ -103,7 +103,7 @@ def trains_translators(config: Config) -> bool:
     return config.translation.images is None and config.translation.method == "cyclegan"
 
 
-def _domains(config: Config) -> dict[str, DomainConfig]:
+def domains_of(config: Config) -> dict[str, DomainConfig]:
     """The sections of the data sets that are there, by key."""
     keys = [f"data.{role}" for role in ("source", "target", "target_labelled", "validation")]
     return {key: domain for key in keys if (domain := value_at(config, key)) is not None}
@@ -156,7 +156,7 @@ def _scales(config: Config) -> Faults:
 
 
 def _sizes(config: Config) -> Faults:
-    for key, domain in _domains(config).items():
+    for key, domain in domains_of(config).items():
         if domain.size is not None and domain.width is not None:
             problem = f"is {domain.width}, and {key}.size is {shown(domain.size)}; set one to null"
             yield Fault(f"{key}.width", problem, (f"{key}.size",))
@@ -200,7 +200,7 @@ def _schedule(config: Config) -> Faults:
         return
     poly = schedule.name == "poly"
     ends = schedule.power > 0 if poly else schedule.gamma == 0
-    for length, steps in _trainings(config).items():
+    for length, steps in trainings_of(config).items():
         if ends and steps > schedule.steps:
             remedy = f"{key}=null to follow the training" if poly else "a gamma above 0"
             problem = (
@@ -211,7 +211,7 @@ def _schedule(config: Config) -> Faults:
             return
 
 
-def _trainings(config: Config) -> dict[str, int]:
+def trainings_of(config: Config) -> dict[str, int]:
     """The steps of the trainings of segmentation networks that the run has, by the key that says
     how many."""
     given = config.segmentation.checkpoints
@@ -263,7 +263,7 @@ def _nothing_to_score_on(config: Config) -> Faults:
 
 
 def _data_sets(config: Config) -> Faults:
-    for key, domain in _domains(config).items():
+    for key, domain in domains_of(config).items():
         if domain.layout == "streets" and domain.root is None and domain.scenes < 1:
             problem = "is 0; give the number of scenes to render"
             yield Fault(f"{key}.scenes", problem, (f"{key}.layout", f"{key}.root"))
@@ -276,7 +276,7 @@ def _data_sets(config: Config) -> Faults:
 def _crops(config: Config) -> Faults:
     key, smallest = "segmentation.augmentation.crop", config.segmentation.augmentation.scale[0]
     crop = config.segmentation.augmentation.crop
-    for domain_key, domain in _domains(config).items():
+    for domain_key, domain in domains_of(config).items():
         size = domain.size
         if crop is None or domain_key == "data.validation":
             continue

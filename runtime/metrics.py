@@ -9,12 +9,11 @@ class Metrics:
 
     Args:
         warnings: What is wrong though the stage was made, a line each.
-        seconds: Wall time over all processes that worked on it, interrupted ones included; None
-            for the time since it was begun.
+        seconds_before: Wall time of the interrupted processes whose work it goes on from.
     """
 
     warnings: list[str] = field(default_factory=list)
-    seconds: float | None = None
+    seconds_before: float = 0.0
 
 
 @dataclass

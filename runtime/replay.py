@@ -121,6 +121,11 @@ class Replay:
     def replayed(self) -> int:
         return min(self._replayed.values(), default=0)
 
+    @property
+    def records(self) -> bool:
+        """Whether steps are replayed, or will be once they are recorded."""
+        return self._recorder is not None
+
     def set_rate(self, group: dict[str, Any], rate: float) -> None:
         """Give a group of an optimizer its learning rate, before a step: in a tensor of its own
         once steps are recorded, as a number is what it was then for ever."""
@@ -240,22 +245,23 @@ def make_replay(fabric: Fabric, wanted: bool, learned: Iterable[Any]) -> Replay:
 
     Args:
         fabric: Its device, precision and processes.
-        wanted: Whether steps are to be replayed. They are on one CUDA device alone, without the
-            loss scaling of 16-mixed, which reads a result in each step.
+        wanted: Whether steps are to be replayed, where they can be (`replay_needs`).
         learned: Networks and optimizers.
     """
-    on_gpu = fabric.device.type == "cuda"
+    recorder = CudaRecorder(fabric.device) if wanted and not replay_needs(fabric) else None
+    return Replay(learned, fabric.device, recorder)
+
+
+def replay_needs(fabric: Fabric) -> str:
+    """What steps need in order to be replayed, and these have not; empty if they can be. They are
+    on one CUDA device alone, without the loss scaling of 16-mixed, which reads a result in each
+    step."""
+    if fabric.device.type != "cuda":
+        return "a CUDA device"
+    if fabric.world_size > 1:
+        return "a single device"
     scales = getattr(fabric.strategy.precision, "scaler", None) is not None
-    can = on_gpu and fabric.world_size == 1 and not scales
-    replay = Replay(learned, fabric.device, CudaRecorder(fabric.device) if wanted and can else None)
-    if wanted and not can:
-        needed = "a CUDA device" if not on_gpu else "a single device"
-        if scales:
-            needed = "another precision than 16-mixed"
-        replay.warning = f"steps are not replayed: replay=true takes {needed}"
-        if fabric.is_global_zero:
-            log.warning("  warning: %s", replay.warning)
-    return replay
+    return "another precision than 16-mixed" if scales else ""
 
 
 def difference(

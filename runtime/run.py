@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Run:
         fabric: Device, precision and processes, launched.
         console: Messages and progress.
         title: Name of the stage that is being made, for messages.
+        begun: When this process began with the stage, by time.monotonic.
         tracker: Opens the stage's TensorBoard log, to be closed after use.
         page: Shows how its training goes on; None on all processes but the main one, or if nobody
             looks.
@@ -48,6 +50,7 @@ class Run:
     fabric: Fabric
     console: Console
     title: str = ""
+    begun: float = field(default_factory=time.monotonic)
     tracker: Callable[[], Tracker] = _no_tracker
     page: LivePage | None = None
     workers: int = 0
@@ -80,8 +83,9 @@ class Run:
         tracker: Callable[[], Tracker] = _no_tracker,
         page: LivePage | None = None,
     ) -> Run:
-        """The same for another stage."""
-        return replace(self, title=title, tracker=tracker, page=page)
+        """The same for another stage, which begins now."""
+        begun = time.monotonic()
+        return replace(self, title=title, begun=begun, tracker=tracker, page=page)
 
     @property
     def is_main(self) -> bool:

@@ -316,7 +316,7 @@ class Store:
         """
         folder = self.staging_folder(stage)
         content = plain(metrics)
-        content.pop("seconds", None)
+        content.pop("seconds_before")
         write_json(folder / METRICS, content)
         record = _record_of(stage)
         record = replace(record, **plain(made_on), files=sorted(stage.files()))

@@ -113,13 +113,13 @@ def fit(
         seed: Of what the steps draw from torch's random state.
 
     Returns:
-        Steps, curves, warnings and seconds, those of interrupted processes included.
+        Steps, curves, warnings, and seconds of interrupted processes.
 
     Raises:
         UserError: Training has diverged, or no saved state can be used.
         Stopped: A signal asked for it; the state is saved.
     """
-    curves, stopwatch = Curves(), Stopwatch()
+    curves, stopwatch = Curves(), Stopwatch(run.begun)
     shared: dict[str, Stateful] = {
         **learn.shared,
         "precision": run.fabric.strategy.precision,
@@ -138,7 +138,7 @@ def fit(
             monitor(step + 1, losses, lr=learn.lr * factor)
     return TrainingMetrics(
         warnings=[*monitor.warnings(), *filter(None, [learn.replay.warning])],
-        seconds=stopwatch.seconds,
+        seconds_before=stopwatch.before,
         steps=steps,
         replayed=learn.replay.replayed,
         curves=curves.rows,
@@ -309,21 +309,22 @@ def collapsed(rows: Sequence[dict[str, float]], names: Sequence[str]) -> list[st
 
 
 class Stopwatch:
-    """Wall time of a training over all the processes that worked on it.
+    """Wall time of a stage over all the processes that worked on it.
 
     Its state is saved with the checkpoint, so that the time before a kill counts too.
+
+    Args:
+        begun: When this process began with the stage, by time.monotonic.
+
+    Attributes:
+        before: Seconds of the processes before this one.
     """
 
-    def __init__(self) -> None:
-        self._before = 0.0
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+    def __init__(self, begun: float) -> None:
+        self.before, self._begun = 0.0, begun
 
     def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.before + time.monotonic() - self._begun}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self._before, self._started = state["seconds"], time.monotonic()
+        self.before = state["seconds"]

@@ -227,7 +227,7 @@ def no_such_stage(setup):
 @kind
 def stage_without_its_inputs(setup):
     setup.command = ["translate"]
-    return "k1/translator needs source-only .*; make that first, or use `run`"
+    return "k1/translator needs source-only .*; run first: .*segment --k 0 .*; or make all: .* run "
 
 
 # The data

@@ -1,5 +1,6 @@
 """The loop end to end, on one tiny run that all of these tests look at."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bdl.commands.parser import parse
+from bdl.commands.parser import SINGLE, parse
 from bdl.domains import label_space
 from bdl.domains.label_space import load_label_space
 from bdl.pipeline import run_loop
 from bdl.runtime.config import load_config
+from bdl.runtime.console import duration
 from bdl.segmentation import packaged_weights, train
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.networks.base import upsample
@@ -357,7 +359,23 @@ def test_a_stage_that_lost_a_file_is_made_again_alone(tiny_run, command, tmp_pat
 
 
 def test_stages_one_by_one_are_the_loop(tiny_run, command, tmp_path, capsys):
+    """In a folder where nothing is, the last of them names those before it that it needs."""
     folder = tmp_path / "run"
+    assert command("segment", "--k", 1, "--i", 1, f"out={folder}") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: k1/segmentation-1 needs k1/pseudo-labels-1 (not made yet); run")
+    listed = error.partition("; run first: ")[2].partition("; or make all: ")[0]
+    words = [shlex.split(line) for line in listed.split(" && ")]
+    starts = [next(i for i, word in enumerate(line) if word in SINGLE) for line in words]
+    named = [parse(line[start:]) for line, start in zip(words, starts, strict=True)]
+    assert [(one.command, one.k, getattr(one, "i", None)) for one in named] == [
+        ("segment", 0, None),
+        ("translate", 1, None),
+        ("export", 1, None),
+        ("segment", 1, 0),
+        ("pseudo-label", 1, 1),
+    ]
+    assert all(one.overrides == [f"out={folder}"] for one in named)
     for stage in (
         "segment --k 0",
         "evaluate --k 0",
@@ -465,12 +483,15 @@ def test_source_only_never_sees_the_target(tiny_run, command, tmp_path):
     ("init", "batches"),
     [("initial", [10, 20, 14]), ("adapted", [10, 20, 34]), ("previous", [10, 30, 44])],
 )
-def test_a_network_goes_on_from_the_one_before(tiny_run, command, tmp_path, init, batches):
+def test_a_network_goes_on_from_the_one_before(tiny_run, command, tmp_path, capsys, init, batches):
     """With a rate of 0, weights stay where the training started; statistics go on from those of the
-    network before. A step has a batch of the source and, but for source only, one of the target."""
+    network before. A step has a batch of the source and, but for source only, one of the target.
+    That no step is replayed on a CPU is said once, not by each training."""
     folder = tmp_path / "run"
     arguments = [f"out={folder}", f"init={init}", "iterations=1", "segmentation.optimizer.lr=0"]
-    assert command("run", *arguments) == 0
+    assert command("run", *arguments, "replay=true") == 0
+    assert capsys.readouterr().out.count("replay") == 1
+    assert "replay=true takes" not in (folder / "report.html").read_text(encoding="utf-8")
     weights = type(tiny_run)(folder).weights()
     first = weights["source-only: classifier.weight"]
     stages = ["source-only", "k1/segmentation-0", "k1/segmentation-1"]
@@ -649,7 +670,13 @@ def test_a_cache_of_images_changes_neither_plan_nor_results(tiny_run, command, t
 
 
 def test_the_end_says_what_to_open_and_what_to_try(tiny_run):
-    """The report, and commands that can be given as they are."""
+    """The report, and commands that can be given as they are; of the stages' time the same as the
+    report, the sum of what the records have."""
+    records = [json.loads(file.read_text()) for file in tiny_run.folder.rglob("manifest.json")]
+    took = duration(sum(record["seconds"] for record in records))
+    assert f" (the run's {len(records)} stages: {took}); open" in tiny_run.output
+    page = (tiny_run.folder / "report.html").read_text(encoding="utf-8")
+    assert f'{took}</dd><dd class="small">sum over {len(records)} stages</dd>' in page
     assert f"; open {tiny_run.folder / 'report.html'} in a browser\nnext:\n" in tiny_run.output
     lines = tiny_run.output.partition("\nnext:\n")[2].splitlines()
     commands = [shlex.split(line.partition(":")[2])[1:] for line in lines]

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from bdl.domains.problem import Problem
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, known_keys, load_config, value_at
+from bdl.runtime.config_idle import idle
+from bdl.runtime.config_keys import set_value
 from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage, flatten
 from bdl.segmentation.checkpoint import save_segmenter
@@ -203,6 +206,7 @@ OTHER_STAGES = {
     "data.target_labelled",
     "data.validation",
 }
+IDLE_BY_DEFAULT = {"translation.init", "translation.fda.beta"}
 UNTRIED = {f"data.{role}.{key}" for role in ROLES for key in ("layout", "encoding", "split")}
 
 
@@ -242,6 +246,64 @@ def test_a_key_changes_the_stages_that_read_it(data, key):
             following.add(name)
     differing = {name for name in after if after[name] != before[name]}
     assert differing == following
+
+
+GIVEN = "segmentation.checkpoints={{{}}}".format(
+    ", ".join(f"{name}: {{data}}/segmenter.pt" for name in (M0, M10))
+)
+# What makes settings idle; all of it with one round and one step of self-training, if not said.
+SITUATIONS: dict[str, list[str]] = {
+    "one of each": [],
+    "two rounds": ["iterations=2"],
+    "source only": ["iterations=0"],
+    "no self-training": ["self_training_steps=0"],
+    "fda": ["translation.method=fda"],
+    "images": ["translation.images={data}/source/more"],
+    "no perceptual terms": [
+        "translation.weights.perceptual=0",
+        "translation.weights.perceptual_reconstruction=0",
+    ],
+    "no discriminator": ["segmentation.adversarial.weight=0"],
+    "given networks": [GIVEN],
+    "no validation": ["data.validation=null"],
+}
+# Idle though they are in fingerprints, which hold a section as a whole (see test_config_idle.py).
+IN_SECTIONS = {
+    "segmentation.optimizer.betas",
+    "segmentation.optimizer.rates",
+    "segmentation.schedule.gamma",
+    "segmentation.pseudo_labels.max_growth",
+}
+
+
+@pytest.fixture(scope="module")
+def other_values(data) -> dict[str, dict[str, Any]]:
+    """For each key of the trainings, the values of its entry in READS, by key."""
+    values = {}
+    for key, (text, reads) in READS.items():
+        if not key.startswith("data.") and (reads or key in IDLE_BY_DEFAULT):
+            changes = f"{key}={text}".replace("{data}", data.as_posix()).split(";")
+            config = load_config(data / "config.yaml", changes)
+            names = [change.partition("=")[0] for change in changes]
+            values[key] = {name: value_at(config, name) for name in names}
+    return values
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_what_is_told_to_have_no_effect_is_what_no_stage_reads(data, other_values, situation):
+    """Each key of the trainings, changed alone: it is idle if, and only if, all stages stay."""
+    overrides = [text.replace("{data}", data.as_posix()) for text in SITUATIONS[situation]]
+    config = load_config(data / "config.yaml", overrides)
+    problem = Problem(config.data, Path(config.out))
+    before = algorithm(config, problem)
+    told = list(idle(config))
+    for key, values in other_values.items():
+        changed = deepcopy(config)
+        for name, value in values.items():
+            set_value(changed, name, value)
+        is_idle = any(one.holds(key) for one in told)
+        assert is_idle == (algorithm(changed, problem) == before) or key in IN_SECTIONS, key
+        assert is_idle or key not in IN_SECTIONS or situation == "two rounds", key
 
 
 def test_the_plan_is_algorithm_1(data):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bdl.runtime.replay import WARM_UP, Outputs, Replay, difference, make_replay
+from bdl.runtime.replay import WARM_UP, Outputs, Replay, difference, make_replay, replay_needs
 from tests.helpers.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -154,11 +154,12 @@ def test_a_saved_state_goes_on_replayed_or_computed():
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_cpu_computes_and_says_so_if_asked(fabric):
-    assert not make_replay(fabric, False, []).warning
-    replay = make_replay(fabric, True, [])
-    assert "a CUDA device" in replay.warning
-    assert replay(lambda: {"loss": torch.tensor(1.0)})["loss"] == 1
+def test_a_cpu_computes_whatever_is_asked(fabric):
+    assert replay_needs(fabric) == "a CUDA device"
+    for wanted in (False, True):
+        replay = make_replay(fabric, wanted, [])
+        assert not replay.records
+        assert replay(lambda: {"loss": torch.tensor(1.0)})["loss"] == 1
 
 
 @given(

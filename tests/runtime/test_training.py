@@ -229,11 +229,10 @@ def test_a_discriminator_that_has_won_is_warned_of():
 def test_a_stopwatch_counts_the_time_before_a_kill(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("bdl.runtime.training.time.monotonic", lambda: now[0])
-    watch = Stopwatch()
+    watch = Stopwatch(begun=99.0)
     now[0] = 107.0
     state = watch.state_dict()
-    now[0] = 500.0
-    resumed = Stopwatch()
+    resumed = Stopwatch(begun=500.0)
     resumed.load_state_dict(state)
     now[0] = 503.0
-    assert resumed.seconds == 10.0
+    assert resumed.before == 8.0 and resumed.state_dict() == {"seconds": 11.0}

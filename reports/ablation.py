@@ -17,6 +17,7 @@ from markupsafe import Markup
 from bdl.reports.charts import Series, category_chart, standalone
 from bdl.reports.records import REPORT, Row
 from bdl.reports.report import NOT_MEASURED, difference, now, percent, signed, template
+from bdl.reports.settings import differing
 from bdl.runtime.config import Config
 from bdl.runtime.files import write_json, write_text
 from bdl.runtime.stage import flatten
@@ -178,15 +179,16 @@ def summarize(results: Sequence[tuple[Cell, Sequence[Row]]], folder: Path) -> li
 def settings_of(cells: Sequence[Cell]) -> dict[str, list[tuple[str, Any, Any]]]:
     """By variant, the keys whose values are others than the first variant's, with the value and
     that of the first one; without those that the table has columns for."""
-    base = flatten(plain(cells[0].config))
-    settings = {}
-    for cell in cells:
-        own = flatten(plain(cell.config))
-        keys = [key for key in {**base, **own} if key not in _IN_COLUMNS]
-        settings[cell.variant] = [
-            (key, own.get(key), base.get(key)) for key in keys if own.get(key) != base.get(key)
+    flat = {cell.variant: flatten(plain(cell.config)) for cell in cells}
+    base = flat[cells[0].variant]
+    return {
+        variant: [
+            (key, value, usual)
+            for key, (usual, value) in differing([base, own])
+            if key not in _IN_COLUMNS
         ]
-    return settings
+        for variant, own in flat.items()
+    }
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
@@ -272,7 +274,11 @@ def as_page(
         cells: How many runs are planned.
         settings: What `settings_of` gives.
     """
-    made = {(line.variant, line.iterations, line.self_training_steps) for line in lines}
+    runs = [
+        (line.variant, line.iterations, line.self_training_steps, seed)
+        for line in lines
+        for seed in line.miou
+    ]
     means = [(line.mean, line) for line in lines if line.mean is not None]
     return template("ablation.html.j2").render(
         title=title,
@@ -281,7 +287,8 @@ def as_page(
         series=series_of(lines),
         seeds=seeds_of(lines),
         chart=chart(lines),
-        made=len(made),
+        made=len({run[:-1] for run in runs}),
+        finished=len(set(runs)),
         settings=settings,
         runs=runs_of(lines),
         classes=list(dict.fromkeys(name for line in lines for name in line.iou)),

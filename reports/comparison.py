@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bdl.reports.report import (
     score,
     template,
 )
+from bdl.reports.settings import differing
 from bdl.runtime.files import write_text
 from bdl.segmentation.metrics import PseudoLabelMetrics
 from bdl.segmentation.stages import TrainedSegmenter
@@ -145,7 +145,7 @@ def curves(runs: Sequence[ComparedRun]) -> Charts | None:
 
 def class_shares(runs: Sequence[ComparedRun]) -> list[tuple[str, list[ClassLabels | None]]]:
     """Every class, with its share of each run's last pseudo labels; empty without any."""
-    shares: list[dict[str, ClassLabels | None]] = []
+    shares: list[dict[str, ClassLabels]] = []
     for run in runs:
         made = [r.metrics for r in run.records if isinstance(r.metrics, PseudoLabelMetrics)]
         shares.append(dict(zip(run.classes, class_labels(made[-1]), strict=False)) if made else {})
@@ -155,9 +155,7 @@ def class_shares(runs: Sequence[ComparedRun]) -> list[tuple[str, list[ClassLabel
 
 def differences(runs: Sequence[ComparedRun]) -> list[tuple[str, list[Any]]]:
     """The keys whose values are not the same in all runs, but for the folder `out`."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    rows = [(key, [run.settings.get(key) for run in runs]) for key in keys if key != "out"]
-    return [row for row in rows if any(one != other for one, other in pairwise(row[1]))]
+    return [row for row in differing([run.settings for run in runs]) if row[0] != "out"]
 
 
 def notes(runs: Sequence[ComparedRun]) -> list[str]:

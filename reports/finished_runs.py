@@ -67,10 +67,11 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     if len(set(resolved)) < len(resolved):
         raise UserError("RUN: the same folder is given twice; give different ones")
     shared = Path(os.path.commonpath([one.parent for one in resolved]))
-    return [
-        read_run(folder, whole.relative_to(shared).as_posix())
-        for folder, whole in zip(folders, resolved, strict=True)
-    ]
+    parts = [list(one.relative_to(shared).parts) for one in resolved]
+    while all(len(one) > 1 and one[-1] == parts[0][-1] for one in parts):
+        for one in parts:
+            one.pop()
+    return [read_run(folder, "/".join(one)) for folder, one in zip(folders, parts, strict=True)]
 
 
 def read_run(folder: Path, name: str) -> FinishedRun:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -254,22 +255,22 @@ class Confusion:
 @dataclass
 class ClassLabels:
     """Of one class in pseudo labels: the share of all pixels predicted as it, its threshold, and
-    the share of its pixels that were kept."""
+    the share of its pixels that were kept; both None where it was never predicted."""
 
     share: float
-    threshold: float
-    kept: float
+    threshold: float | None
+    kept: float | None
 
 
 @dataclass
 class PseudoLabelling:
-    """Pseudo labels, `classes` by train id; None for a class that was never predicted. `changed` is
-    the share that changed since those before, None of the first."""
+    """Pseudo labels, `classes` by train id. `changed` is the share that changed since those before,
+    None of the first."""
 
     record: Record
     kept: float
     changed: float | None
-    classes: list[ClassLabels | None]
+    classes: list[ClassLabels]
 
 
 @dataclass
@@ -339,6 +340,7 @@ def template(name: str) -> "jinja2.Template":
         "duration": duration,
         "decimals": decimals,
         "setting": setting,
+        "breakable": breakable,
         "size": byte_size,
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
     }
@@ -394,7 +396,12 @@ def page_of(report: Report) -> Page:
 
 def now() -> str:
     """When a page is written, for its reader."""
-    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return _clock(datetime.datetime.now())
+
+
+def _clock(time: datetime.datetime) -> str:
+    """A date and a time of the day, where the reader is."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 # Numbers
@@ -455,8 +462,15 @@ def difference(one: float | None, other: float | None) -> float | None:
 
 
 def setting(value: Any) -> str:
-    """A value of a configuration as YAML has it: true, null, [32, 32], adamw."""
+    """A value of a configuration as YAML has it: true, null, [32, 32], adamw, {width: 8}."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {setting(item)}' for key, item in value.items())}}}"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def breakable(name: str) -> Markup:
+    """A name that a line may end in behind a dot, an underscore or a slash."""
+    return Markup("<wbr>").join(Markup.escape(part) for part in re.split(r"(?<=[._/])", name))
 
 
 def byte_size(number: float) -> str:
@@ -563,11 +577,13 @@ def pseudo_labels(records: Sequence[Record]) -> list[PseudoLabelling]:
     ]
 
 
-def class_labels(metrics: PseudoLabelMetrics) -> list[ClassLabels | None]:
-    """Shares by train id; None for a class that was never predicted."""
+def class_labels(metrics: PseudoLabelMetrics) -> list[ClassLabels]:
+    """Shares by train id."""
     pixels = sum(one.predicted for one in metrics.classes)
     return [
-        ClassLabels(one.predicted / pixels, one.threshold, one.kept) if one.predicted else None
+        ClassLabels(one.predicted / pixels, one.threshold, one.kept)
+        if one.predicted
+        else ClassLabels(0.0, None, None)
         for one in metrics.classes
     ]
 
@@ -737,7 +753,8 @@ def made_with(manifests: Sequence[Manifest]) -> dict[str, str]:
     }
     for name in manifests[-1].versions:
         facts[name] = listed(m.versions.get(name) for m in manifests)
-    facts["last stage finished"] = max(manifest.finished for manifest in manifests)
+    if last := max(manifest.finished for manifest in manifests):
+        facts["last stage finished"] = _clock(datetime.datetime.fromisoformat(last))
     return facts
 
 

@@ -174,7 +174,10 @@ def test_runs_are_named_by_what_tells_them_apart(two_runs, tmp_path):
     folders = [tmp_path / "K1/seed-0", tmp_path / "K2/seed-0"]
     for run, folder in zip(two_runs, folders, strict=True):
         shutil.copytree(run.folder, folder)
-    assert [run.compared.name for run in read_runs(folders)] == ["K1/seed-0", "K2/seed-0"]
+    assert [run.compared.name for run in read_runs(folders)] == ["K1", "K2"]
+    shutil.copytree(folders[0], tmp_path / "K2/seed-1")
+    folders[1] = tmp_path / "K2/seed-1"
+    assert [run.compared.name for run in read_runs(folders)] == ["K1/seed-0", "K2/seed-1"]
 
 
 @pytest.mark.parametrize(

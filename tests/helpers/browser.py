@@ -40,6 +40,8 @@ addEventListener("load", () => {
     dialog.close();
   }
   const inside = (box) => box.width > 0 && box.left >= 0 && box.right <= document.body.clientWidth;
+  const rows = [...document.querySelectorAll(".pictures tr:has(img)")];
+  const height = (image) => image.getBoundingClientRect().height;
   const dots = [...document.querySelectorAll("svg circle.dot")];
   const tell = (id, text) => {
     const result = parent.document.createElement("pre");
@@ -50,6 +52,7 @@ addEventListener("load", () => {
   tell("dom", document.documentElement.outerHTML);
   tell("probe", JSON.stringify({
     errors, shown, images: images.map((image) => [image.naturalWidth, image.naturalHeight]),
+    heights: rows.map((row) => new Set([...row.querySelectorAll("img")].map(height)).size),
     dots: dots.filter((dot) => inside(dot.getBoundingClientRect())).length,
     wide: document.documentElement.scrollWidth, window: innerWidth,
     background: getComputedStyle(document.body).backgroundColor,

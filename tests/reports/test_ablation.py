@@ -173,7 +173,9 @@ def test_the_page_and_the_plot_say_what_the_table_says(tmp_path):
     assert "33.0 ± 4.2" in page and "+14.0" in page and "\N{MINUS SIGN}4.0" in page
     assert "<weak>" not in page and "&lt;weak&gt;" in page
     assert '<tr class="best"><td class="text">plain</td><td>1</td>' in page
-    assert "2 settings, 2 seeds; 4 runs planned" in page
+    assert "3 of 4 runs are finished; 2 settings, 2 seeds." in page
+    page = as_page("runs", lines, cells=3, settings={})
+    assert "all 3 runs are finished; 2 settings, 2 seeds." in page and "3 of" not in page
     values = re.findall(r"<title>([^<]*)\n(.*?): ([^<]*)</title>", as_plot(lines))
     assert values == [
         ("plain", "M(0)", "20.0"),

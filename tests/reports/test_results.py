@@ -231,7 +231,7 @@ def test_equal_stages_of_two_rounds_are_shown_as_such(tmp_path: Path) -> None:
     page = page_of(results)
     assert "the same as k1/translated" in page
     made = len(results.stages) - 1
-    assert f'<dd class="small">{made + 1} stages</dd>' in page
+    assert f'<dd class="small">sum over {made + 1} stages</dd>' in page
     assert sum(record.seconds for record in results.records()) == 2.0 * made
     assert captions(results)["source"] == [
         "source",

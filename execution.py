@@ -237,7 +237,7 @@ class Loop:
     def _make_claimed(self, run: Run, planned: Planned) -> None:
         import torch
 
-        from bdl.runtime.device import require_compiler
+        from bdl.runtime.compiling import require_compiler
         from bdl.runtime.replay import replay_needs
 
         plan = planned()  # as it is now that nobody else changes it
@@ -363,6 +363,7 @@ class Loop:
             device=str(run.fabric.device),
             precision=resolve_precision(self.config),
             processes=run.fabric.world_size,
+            compiled=run.compile,
         )
 
 

@@ -46,8 +46,8 @@ PAPER = {
     "export": [
         "export", "--size", "1280", "720", "--images", "24", "--turns", "3", "--workers", "4",
     ],
-    "segmentation_step-compiled": [*SEGMENTATION, "--turns", "5", "--compile"],
-    "translation_step-compiled": [*TRANSLATION, "--turns", "5", "--compile"],
+    "segmentation_step-compiled": [*SEGMENTATION, "--turns", "5", "--compile", "--replay"],
+    "translation_step-compiled": [*TRANSLATION, "--turns", "5", "--compile", "--replay"],
 }  # fmt: skip
 PROFILED: dict[str, tuple[Way, argparse.Namespace]] = {
     "translation": (

@@ -122,11 +122,13 @@ def ours(
 
 
 COMPILED, REPLAYED = "ours, auto, compiled", "ours, auto, replayed"
+BOTH = "ours, auto, compiled and replayed"
 WAYS: dict[str, Way] = {
     PUBLISHED: as_published,
     "ours, float32": partial(ours, precision="32-true"),
     "ours, auto": ours,
     REPLAYED: partial(ours, replayed=True),
+    BOTH: partial(ours, compiled=True, replayed=True),
     COMPILED: partial(ours, compiled=True),
 }
 
@@ -139,7 +141,8 @@ def main() -> None:
     parser.add_argument("--replay", action="store_true", help="also with replay=true, on a GPU")
     parser.add_argument("--compile", action="store_true", help="also with compile=true")
     options = parser.parse_args()
-    asked = {COMPILED: options.compile, REPLAYED: options.replay}
+    both = options.compile and options.replay
+    asked = {COMPILED: options.compile, REPLAYED: options.replay, BOTH: both}
     ways = {name: way for name, way in WAYS.items() if asked.get(name, True)}
     compare("segmentation_step", ways, options)
 

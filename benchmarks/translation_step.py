@@ -138,7 +138,7 @@ def ours(
         discriminator_width=options.width,
     )
     pools = [FakePool(recipe.pool_size, seed) for seed in (0, 1)]
-    score_maps = frozen_scores(fabric, channels_last(network))
+    score_maps = frozen_scores(fabric, channels_last(network), compiled)
     learn = TranslationStep(run, recipe, translator, discriminators, score_maps, pools)
     a, b = (image.contiguous(memory_format=torch.channels_last) for image in images(options))
     return (
@@ -149,6 +149,7 @@ def ours(
 
 
 COMPILED, REPLAYED = "ours, auto, compiled", "ours, auto, replayed"
+BOTH = "ours, auto, compiled and replayed"
 CHECKPOINTING = "ours, auto, checkpointing"
 WAYS: dict[str, Way] = {
     PUBLISHED: as_published,
@@ -156,6 +157,7 @@ WAYS: dict[str, Way] = {
     CHECKPOINTING: partial(ours, checkpointing=True),
     "ours, auto": ours,
     REPLAYED: partial(ours, replayed=True),
+    BOTH: partial(ours, compiled=True, replayed=True),
     COMPILED: partial(ours, compiled=True),
 }
 
@@ -174,6 +176,7 @@ def main() -> None:
         CHECKPOINTING: options.checkpointing,
         COMPILED: options.compile,
         REPLAYED: options.replay,
+        BOTH: options.compile and options.replay,
     }
     ways = {name: way for name, way in WAYS.items() if asked.get(name, True)}
     compare("translation_step", ways, options)

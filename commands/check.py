@@ -94,8 +94,9 @@ def _check(
 
 def _require_device(config: Config) -> None:
     """Raises UserError if the run cannot compute as it is to."""
-    from bdl.runtime.device import make_fabric, require_compiler
+    from bdl.runtime.compiling import require_compiler
+    from bdl.runtime.device import make_fabric
 
     fabric = make_fabric(config)
-    if config.compile:
+    if config.compile == "true":
         require_compiler(fabric.device)

@@ -87,6 +87,11 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
             text = f"{first:.0f} MB after 250 images, {last:.0f} MB after all"
             text += f", peak {round(entry['peak_grown_mb']):+d} MB"
         yield stage, text
+    for recipe, made in result.get("recipes", {}).items():
+        width, height = made["crop"]
+        text = f"a step of {made['batch']} images of {width}x{height} of each domain: "
+        text += f"{made['seconds']:.3g} s, {made['memory'] / 1e9:.3g} GB, extrapolated from one "
+        yield recipe, text + f"image of {' and '.join(made['measured'])}"
     if "hours" in result:
         sizes = [part["gpu_memory"] or part["memory"] or 0 for part in result["parts"]]
         text = f"all {len(sizes)} stages run, {max(sizes) / 1e9:.1f} GB at the most"

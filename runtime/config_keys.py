@@ -359,7 +359,9 @@ class Config:
     nodes: int = number(1, least=1)  # machines; torchrun or Slurm starts the processes of several
     # auto: bf16 where the hardware computes in it
     precision: PrecisionName = "32-true"
-    compile: bool = False  # torch.compile for the networks that train: meant for a GPU
+    # torch.compile for blocks of the networks that train and for the loss, with a C++ compiler on
+    # the CPU; auto: no, as it is not measured on a GPU yet
+    compile: Switch = "auto"
     # Steps of trainings are recorded once and replayed (CUDA graphs), on one CUDA device; auto: no
     replay: Switch = "auto"
     log_every: int = number(20, least=1)  # steps between entries of curves

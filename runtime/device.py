@@ -98,18 +98,6 @@ def resolve_precision(config: Config) -> Precision:
     return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
 
 
-def require_compiler(device: torch.device) -> None:
-    """Raises UserError if torch.compile cannot compile for `device`: it may lack a compiler."""
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
-    except RuntimeError as error:  # all of torch.compile's own are such
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"compile: torch.compile does not work on this machine ({reason[0]}); install a C++ "
-            "compiler (Debian: g++), or set compile=false"
-        ) from None
-
-
 def channels_last(network: Network) -> Network:
     """The network with its convolutions in the memory layout that is fast on CPU and GPU."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -40,7 +40,7 @@ class Run:
         log_every: Steps between rows of curves.
         checkpoint_every: Steps between states to resume from.
         keep_checkpoints: How many of the latest states stay while a stage trains.
-        compile: Whether networks that train are compiled.
+        compile: Whether blocks of networks that train are compiled.
         replay: Whether steps of trainings are recorded and replayed.
         gradient_checkpointing: Whether the translator's activations are computed again for the
             backward pass instead of kept.
@@ -72,8 +72,9 @@ class Run:
             log_every=config.log_every,
             checkpoint_every=config.checkpoint_every,
             keep_checkpoints=config.keep_checkpoints,
-            compile=config.compile,
-            replay=config.replay == "true",  # auto: not before it is measured on a GPU
+            # auto: neither, before they are measured on a GPU
+            compile=config.compile == "true",
+            replay=config.replay == "true",
             gradient_checkpointing=config.translation.gradient_checkpointing,
         )
 

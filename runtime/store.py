@@ -47,6 +47,7 @@ class MadeOn:
         device: Torch's name of the device.
         precision: Precision that it was computed in, never "auto".
         processes: Number of processes that shared the work.
+        compiled: Whether blocks of networks that train were compiled.
         peak_memory: Most bytes of main memory in use, of the process that used most.
         peak_gpu_memory: The same of a GPU; None without one.
     """
@@ -55,6 +56,7 @@ class MadeOn:
     device: str = ""
     precision: str = ""
     processes: int = 1
+    compiled: bool = False
     peak_memory: int | None = None
     peak_gpu_memory: int | None = None
 

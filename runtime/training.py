@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bdl.runtime.checkpoint import Checkpoint, Curves, Stateful
+from bdl.runtime.compiling import uncompiled
 from bdl.runtime.console import Task, log
 from bdl.runtime.device import seed_torch
 from bdl.runtime.errors import UserError
@@ -135,7 +136,8 @@ def fit(
         for step, (source, target) in enumerate(batches(first), start=first):
             factor = rate_factor(step)
             losses = learn(source, target, factor)
-            monitor(step + 1, losses, lr=learn.lr * factor)
+            with uncompiled(run.compile):
+                monitor(step + 1, losses, lr=learn.lr * factor)
     return TrainingMetrics(
         warnings=[*monitor.warnings(), *filter(None, [learn.replay.warning])],
         seconds_before=stopwatch.before,

@@ -8,6 +8,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from bdl.runtime.compiling import compile_blocks
 from bdl.segmentation.maps import Maps, Mean, Mirrored, Stored, Upsampled
 from bdl.segmentation.networks.base import Segmenter, upsample
 
@@ -84,14 +85,19 @@ def upsampled_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return result
 
 
-def frozen_scores(fabric: Fabric, network: Segmenter) -> Callable[[Tensor], Tensor]:
+def frozen_scores(
+    fabric: Fabric, network: Segmenter, compiled: bool = False
+) -> Callable[[Tensor], Tensor]:
     """`network.scores` of a network that learns no more, made fast for many calls.
 
     `network` is changed, and goes to the device: batch norm that follows a convolution becomes
     part of it, and weights are in the precision that convolutions compute in, if the network is
-    `foldable`. Gradients of images pass, to be called within the autocast of `fabric`.
+    `foldable`. Gradients of images pass, to be called within the autocast of `fabric`. `compiled`:
+    its blocks are.
     """
     fabric.to_device(network).eval().requires_grad_(False)
+    if compiled:
+        compile_blocks(network)
     if not network.foldable:
         return network.scores
     fold_batch_norm(network)

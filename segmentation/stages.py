@@ -143,7 +143,7 @@ class Segmenter(Stage):
         N x 3 x H x W; gradients of the images pass."""
         from bdl.segmentation.predict import frozen_scores
 
-        return frozen_scores(run.fabric, self.load(run))
+        return frozen_scores(run.fabric, self.load(run), run.compile)
 
     def untrained(self) -> SegmentationNetwork:
         """A network that computes as this one does, before this one is there."""
@@ -153,7 +153,7 @@ class Segmenter(Stage):
         """The same as `score_maps`, of `untrained`."""
         from bdl.segmentation.predict import frozen_scores
 
-        return frozen_scores(run.fabric, self.untrained())
+        return frozen_scores(run.fabric, self.untrained(), run.compile)
 
     def predicted_classes(self, run: Run) -> Callable[[Tensor, tuple[int, int]], Tensor]:
         """Images in [0, 1], N x 3 x H x W, and a size (height, width) to train ids,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdl.domains.augment import jitter_colors, mix_classes
 from bdl.domains.images import write_labels
@@ -19,6 +19,7 @@ from bdl.domains.label_space import LabelSpace
 from bdl.domains.loading import TrainingSamples, training_batches
 from bdl.domains.problem import Problem
 from bdl.domains.tensors import to_bytes, to_unit
+from bdl.runtime.compiling import compile_blocks
 from bdl.runtime.config import AdversarialConfig, Config, OptimizerConfig, SegmenterTraining
 from bdl.runtime.device import (
     channels_last,
@@ -35,7 +36,7 @@ from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
 from bdl.segmentation.checkpoint import RESULT, initial_segmenter, save_segmenter
 from bdl.segmentation.metrics import TARGET_LABELS, SegmenterMetrics
-from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.networks.base import Segmenter, upsample
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.networks.layers import require_several_images, split_by_layer
 from bdl.segmentation.networks.user_module import users_errors
@@ -45,6 +46,7 @@ from bdl.segmentation.validation import BestState, ValidationData
 
 _TRIED = 128  # pixels of a side of the image that a network is tried with, at the most
 Labelled = tuple[Tensor, Tensor]  # images and train ids
+Maps = Literal["none", "shown", "learned"]  # whether made, and whether learned through
 
 
 class Target(NamedTuple):
@@ -192,6 +194,58 @@ class SegmentationData:
         return len(self.labelled.samples) if self.labelled is not None else 0
 
 
+class LossAndMaps(nn.Module):
+    """What a network learns by, from images on: a module, as processes share the calls of one.
+
+    Args:
+        network: Gives class logits.
+    """
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = network
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the network's blocks, and all that is done at the images' size as one function,
+        which then need not be written to memory as often."""
+        compile_blocks(self.network)
+        self._at_full_size = torch.compile(  # type: ignore[method-assign]
+            self._at_full_size, *args, **options
+        )
+
+    def forward(
+        self, images: Tensor, labels: Tensor | None, labelled: Tensor | None, maps: Maps
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The cross entropy and the softmax maps at the size of the images.
+
+        Args:
+            images: N x 3 x H x W in [0, 1].
+            labels: Train ids, N x H x W; None: there is no cross entropy.
+            labelled: As in `losses.cross_entropy`.
+            maps: Whether there are maps, and whether the network learns through them.
+
+        Returns:
+            A scalar, and N x num_classes x H x W, in float32; None for what is not asked for.
+        """
+        scores, size = self.network.scores(images), (images.shape[-2], images.shape[-1])
+        return self._at_full_size(scores, size, labels, labelled, maps)
+
+    def _at_full_size(
+        self,
+        scores: Tensor,
+        size: tuple[int, int],
+        labels: Tensor | None,
+        labelled: Tensor | None,
+        maps: Maps,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """As `forward`, from scores at the network's own stride."""
+        logits = upsample(scores, size).float()
+        loss = losses.cross_entropy(logits, labels, labelled) if labels is not None else None
+        if maps == "none":
+            return loss, None
+        return loss, (logits if maps == "learned" else logits.detach()).softmax(1)
+
+
 class SegmentationStep(TrainingStep[Labelled, Target | None]):
     """What one step of training does: the network learns, then the discriminator.
 
@@ -222,10 +276,11 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         self.users_name = network.users_name
         fused = has_fused_optimizers(run.fabric.device)
         network = channels_last(network).train()  # type: ignore[assignment]
+        learner = LossAndMaps(network)
         if run.compile:
-            network.compile(dynamic=False)
+            learner.compile(dynamic=False, fullgraph=True)
         self.segment, self.optimizer = run.fabric.setup(
-            network, make_optimizer(network, optimizer, fused)
+            learner, make_optimizer(network, optimizer, fused)
         )
         self.shared = {"network": network, "optimizer": self.optimizer}
         self.own = {}
@@ -234,7 +289,7 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         if discriminator is not None:
             channels_last(discriminator)
             if run.compile:
-                discriminator.compile(dynamic=False)
+                discriminator.compile(dynamic=False, fullgraph=True)
             betas = (adversarial.betas[0], adversarial.betas[1])
             optimizer_d = torch.optim.Adam(
                 discriminator.parameters(), adversarial.lr, betas, fused=fused
@@ -274,22 +329,24 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         labels_of_target: Tensor | None,
     ) -> dict[str, Tensor]:
         """What `__call__` does once the rates are set, without a draw or a wait."""
+        judged = target_images is not None and self.discriminator is not None
         self.optimizer.zero_grad()
-        with several_images(len(images)):
-            logits = self.segment(images)
-        terms = {"source": self._cross_entropy(logits, labels)}
+        terms = {}
+        terms["source"], source_maps = self._loss_and_maps(
+            images, labels, "shown" if judged else "none"
+        )
         self.fabric.backward(terms["source"])
 
         maps = None
         if target_images is not None:
-            with several_images(len(target_images)):
-                target_logits = self.segment(target_images)
+            cross_entropy, maps = self._loss_and_maps(
+                target_images, pseudo, "learned" if judged else "none"
+            )
             loss = torch.zeros((), device=self.fabric.device)
-            if pseudo is not None:
-                terms["pseudo_labels"] = self._cross_entropy(target_logits, pseudo)
-                loss = loss + terms["pseudo_labels"]
-            if self.discriminator is not None:
-                maps = target_logits.softmax(1)
+            if cross_entropy is not None:
+                terms["pseudo_labels"] = cross_entropy
+                loss = loss + cross_entropy
+            if maps is not None and self.discriminator is not None:
                 self.discriminator.requires_grad_(False)
                 with self.fabric.autocast():
                     scores = self.discriminator(maps)
@@ -299,26 +356,33 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
             if loss.requires_grad:
                 self.fabric.backward(loss)
         if labelled_images is not None and labels_of_target is not None:
-            with several_images(len(labelled_images)):
-                labelled_logits = self.segment(labelled_images)
-            terms["target_labels"] = self._cross_entropy(labelled_logits, labels_of_target)
+            terms["target_labels"], _ = self._loss_and_maps(
+                labelled_images, labels_of_target, "none"
+            )
             self.fabric.backward(terms["target_labels"])
         self.optimizer.step()
 
         if maps is not None and self.optimizer_d is not None:
             # Both from the forward passes above: as the network was before its step.
             terms["discriminator"] = losses.discriminator(
-                self.judge(logits.detach().softmax(1)), self.judge(maps.detach())
+                self.judge(source_maps), self.judge(maps.detach())
             )
             self.optimizer_d.zero_grad()
             self.fabric.backward(terms["discriminator"])
             self.optimizer_d.step()
         return terms
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # Shares have more and fewer labelled pixels, and gradients are averaged over processes.
-        total = sum_on_device(self.fabric, losses.count_labelled(labels))
-        return losses.cross_entropy(logits, labels, total.clamp_min(1) / self.fabric.world_size)
+    def _loss_and_maps(
+        self, images: Tensor, labels: Tensor | None, maps: Maps
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """As `LossAndMaps`, the cross entropy as a share of that of all processes."""
+        labelled = None
+        if labels is not None:
+            # Shares have more and fewer labelled pixels; gradients are averaged over processes.
+            total = sum_on_device(self.fabric, losses.count_labelled(labels))
+            labelled = total.clamp_min(1) / self.fabric.world_size
+        with several_images(len(images)):
+            return self.segment(images, labels, labelled, maps)
 
 
 def seconds_per_step(

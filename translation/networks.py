@@ -3,6 +3,8 @@
 Modules are numbered as in the public CycleGAN code (`model.N`), so that its checkpoints fit.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 PUBLISHED_WIDTH, PUBLISHED_BLOCKS = 64, 9
 _STRIDE = 4  # of the generator's deepest maps
+_BEFORE_BLOCKS, _AFTER_BLOCKS = 10, 8  # layers of a generator around its residual blocks
 _SKIP_SCALE = 0.5  # standard deviation of a usual photo in [-1, 1]
 
 
@@ -21,7 +24,12 @@ class InstanceNorm(nn.InstanceNorm2d):
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        return F.group_norm(maps, self.num_features, eps=self.eps)
+        if not torch.compiler.is_compiling():
+            return F.group_norm(maps, self.num_features, eps=self.eps)
+        # Written out, the compiler makes one pass of it and what follows, in any layout.
+        maps = maps.float()
+        variance, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+        return (maps - mean) * torch.rsqrt(variance + self.eps)
 
 
 class Generator(nn.Module):
@@ -79,16 +87,39 @@ class Generator(nn.Module):
         if any(padding):
             images = F.pad(images, padding, mode="reflect")
         signed = to_signed(images.contiguous(memory_format=memory_format(images.device)))
-        drawn = signed
-        for layer in self.model:
-            if self.checkpointing and isinstance(layer, ResidualBlock):
-                drawn = checkpoint(layer, drawn, use_reentrant=False)
+        maps = self._encode(signed)
+        for block in self._blocks:
+            if self.checkpointing:
+                maps = checkpoint(block, maps, use_reentrant=False)
             else:
-                drawn = layer(drawn)
+                maps = block(maps)
+        return self._decode(maps, signed)[..., :height, :width]
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile each residual block and what lies before and after them: equal blocks, of other
+        generators too, share their compiled code."""
+        for block in self._blocks:
+            block.compile(*args, **options)
+        self._encode = torch.compile(self._encode, *args, **options)  # type: ignore[method-assign]
+        self._decode = torch.compile(self._decode, *args, **options)  # type: ignore[method-assign]
+
+    @property
+    def _blocks(self) -> list[nn.Module]:
+        return list(self.model)[_BEFORE_BLOCKS:-_AFTER_BLOCKS]
+
+    def _encode(self, signed: Tensor) -> Tensor:
+        """Images in [-1, 1] to the maps that the residual blocks begin with."""
+        for layer in list(self.model)[:_BEFORE_BLOCKS]:
+            signed = layer(signed)
+        return signed
+
+    def _decode(self, maps: Tensor, signed: Tensor) -> Tensor:
+        """The residual blocks' maps, and the images in [-1, 1], to images in [0, 1]."""
+        for layer in list(self.model)[-_AFTER_BLOCKS:]:
+            maps = layer(maps)
         if self.skip is not None:
-            drawn = drawn + self.skip(signed)
-        output = (drawn.tanh() + 1) / 2
-        return output[..., :height, :width]
+            maps = maps + self.skip(signed)
+        return (maps.tanh() + 1) / 2
 
 
 class ResidualBlock(nn.Module):

@@ -171,6 +171,7 @@ class TrainedTranslator(Translator):
         """How far the frozen network knows the target; a training that goes on keeps to what it
         began with."""
         from bdl.domains.class_shares import label_counts
+        from bdl.runtime.compiling import uncompiled
         from bdl.translation.trust import measure_trust
 
         if self.trust == "full":
@@ -181,7 +182,8 @@ class TrainedTranslator(Translator):
             trust = restored(Trust, read_json(file))
         else:
             labels = label_counts(self.source.whole(), self.classes.count)
-            trust = measure_trust(run, score_maps, self.target.whole(), labels)
+            with uncompiled(run.compile):
+                trust = measure_trust(run, score_maps, self.target.whole(), labels)
             if run.is_main:
                 write_json(file, plain(trust))
         doubts = self._doubts(trust)

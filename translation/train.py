@@ -165,8 +165,7 @@ def weighted_sum(terms: dict[str, Tensor], weights: TranslationWeights) -> Tenso
 class TranslationStep(TrainingStep[Tensor, Tensor]):
     """What one step of training does: the generators learn, then the discriminators.
 
-    Brings the networks to the run's device; with `run.compile` they and the frozen network are
-    compiled.
+    Brings the networks to the run's device, compiled with `run.compile`.
 
     Args:
         run: Device and precision, compilation, gradient checkpointing.
@@ -203,8 +202,7 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
             network.to(memory_format=memory_format(run.fabric.device))  # type: ignore[call-overload]
         if run.compile:
             for part in (*generators.children(), *discriminators.children()):
-                part.compile(dynamic=False)
-            score_maps = torch.compile(score_maps, dynamic=False)
+                part.compile(dynamic=False, fullgraph=True)
         self.score_maps = score_maps
         betas = (training.betas[0], training.betas[1])
         fused = has_fused_optimizers(run.fabric.device)
@@ -288,10 +286,8 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
             for index, name, image in self.frames():
                 seed_torch(index, "grain")
                 source = to_unit(self.fabric.to_device(image[None]))
-                # Not by a call, for which a compiled network would be compiled for this size. There
-                # is no mode to change: no layer of it works otherwise in evaluation.
-                grained = add_grain(source, self.generators.grain)
-                translated = self.generators.a_to_b.forward(grained)
+                # There is no mode to change: no layer of it works otherwise in evaluation.
+                translated = self.generators.to_target(source)
                 made.append(Sample(name, *(_shown(one[0]) for one in (source, translated))))
         return made
 

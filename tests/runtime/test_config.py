@@ -160,7 +160,7 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("out: null", "out: is null, must be a folder"),
         ("out: ''", "out: is empty; give the folder"),
         ("data: {cache: ' '}", "data.cache: is empty; give the folder, or null for none"),
-        ("compile: 3", "compile: is 3, must be true or false"),
+        ("compile: 3", "compile: 3 is not one of auto, true, false"),
         (
             "translation: {weights: {perceptual: []}}",
             "translation.weights.perceptual: is [], must be a number, or list of numbers by round",
@@ -767,12 +767,13 @@ def test_checking_a_configuration_takes_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("key", ["compile", "replay"])
 @pytest.mark.parametrize("text", ["auto", "true", "false", '"true"'])
-def test_a_switch_is_read_and_written(tmp_path, text):
+def test_a_switch_is_read_and_written(tmp_path, key, text):
     """YAML's true and false are words of it, as auto is."""
     file = tmp_path / "a.yaml"
-    file.write_text(f"replay: {text}\n", encoding="utf-8")
-    for config in (load_config(file), load_config("demo", [f"replay={text}"])):
-        assert config.replay == text.strip('"')
+    file.write_text(f"{key}: {text}\n", encoding="utf-8")
+    for config in (load_config(file), load_config("demo", [f"{key}={text}"])):
+        assert getattr(config, key) == text.strip('"')
         (tmp_path / "b.yaml").write_text(to_yaml(config), encoding="utf-8")
         assert load_config(tmp_path / "b.yaml") == config

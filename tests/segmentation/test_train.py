@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.fabric import Fabric
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,10 +30,15 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.run import Run
 from bdl.segmentation.checkpoint import RESULT, initial_segmenter, load_segmenter, save_segmenter
 from bdl.segmentation.metrics import SegmenterMetrics
+from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.schedule import rate_factor
 from bdl.segmentation.train import (
+    LossAndMaps,
     SegmentationData,
+    SegmentationStep,
+    Target,
     make_optimizer,
     require_trainable,
     segmentation_batches,
@@ -277,6 +284,48 @@ def test_labelled_target_images_add_their_term(
     (-logits[known].gather(1, item["label"][known][:, None]).mean()).backward()
     gradient = 0.1 * expected.head.weight.grad  # 10 times the rate 0.01
     torch.testing.assert_close(moved["with"] - moved["without"], gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_compiled_step_learns_as_one_that_is_not(console, tmp_path, monkeypatch, precision):
+    """Losses and weights after two steps with all terms; only traced."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 3, 32, 48, generator=random)
+    ids = torch.randint(0, 5, (3, 1, 32, 48), generator=random)
+    ids[:, :, :4] = 255
+    (source, target, labelled), seen = zip(images, ids, strict=True), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = build_segmenter("compact", 5, width=4, dilations=[1, 2])
+        judge, adversarial = OutputDiscriminator(5, 4), AdversarialConfig(weight=0.1, lr=0.01)
+        fabric = Fabric(accelerator="cpu", precision=precision)
+        run = Run(tmp_path, fabric, console, compile=compiled)
+        step = SegmentationStep(run, OptimizerConfig(lr=0.01), network, adversarial, judge)
+        terms = [step(source, Target(*target, labelled), 1.0) for _ in range(2)]
+        seen.append(([{k: v.item() for k, v in one.items()} for one in terms], network))
+    (expected, plain), (terms, network) = seen
+    assert len(terms[1]) == 5
+    for one, other in zip(terms, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_what_a_network_learns_by_is_at_the_size_of_its_images():
+    """Cross entropy and maps of `network(images)`; through maps that are only shown nothing is
+    learned."""
+    torch.manual_seed(0)
+    network = build_segmenter("compact", 5, width=4, dilations=[1, 2]).train()
+    images, ids = torch.rand(2, 3, 33, 40), torch.randint(0, 5, (2, 33, 40))
+    logits = network(images)
+    learner = LossAndMaps(network)
+    loss, shown = learner(images, ids, None, "shown")
+    assert loss == nn.functional.cross_entropy(logits, ids) and not shown.requires_grad
+    none, learned = learner(images, None, None, "learned")
+    assert none is None and learned.requires_grad
+    assert torch.equal(shown, logits.softmax(1)) and torch.equal(learned, shown)
+    assert learner(images, None, None, "none") == (None, None)
 
 
 def labelled_as(samples: TrainingSamples, purpose: str) -> TrainingSamples:

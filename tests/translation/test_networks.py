@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
+from bdl.runtime.compiling import require_compiler
 from bdl.runtime.device import channels_last
-from bdl.translation.networks import Generator, PatchDiscriminator, to_signed
+from bdl.runtime.errors import UserError
+from bdl.translation.networks import Generator, PatchDiscriminator, ResidualBlock, to_signed
 
 
 def parameters(network: nn.Module) -> int:
@@ -203,3 +207,62 @@ def test_gradients_in_the_fast_layout_are_those_of_double_precision(kind, batch)
         copy.deepcopy(network).to(memory_format=torch.contiguous_format).double(), images.double()
     )
     assert (fast - exact).norm() < 1e-4 * exact.norm()
+
+
+def learned(network: nn.Module, images: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
+    """The output, and the gradients of the images and of all parameters."""
+    network.zero_grad()
+    images = images.clone(memory_format=torch.preserve_format).requires_grad_()
+    output = network(images)
+    (output * weights).sum().backward()
+    return [output.detach(), images.grad, *(p.grad for p in network.parameters())]
+
+
+def require_close(some: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    """Up to rounding, which is all that there is of a bias's gradient before an instance norm."""
+    most = max(float(tensor.abs().max()) for tensor in others)
+    for one, other in zip(some, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * most)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("kind", [Generator, PatchDiscriminator])
+def test_compiled_networks_learn_as_others_do(monkeypatch, kind, images, layout):
+    """In one piece each part, with instance norm written out; only traced."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.manual_seed(0)
+    network = kind(4, 1) if kind is Generator else kind(4)
+    network.to(memory_format=layout)
+    given = torch.rand(images, 3, 32, 40).contiguous(memory_format=layout)
+    weights = torch.randn_like(network(given))
+    expected = learned(network, given, weights)
+    network.compile(dynamic=False, fullgraph=True)
+    require_close(learned(network, given, weights), expected)
+
+
+def test_equal_blocks_of_both_generators_are_compiled_once(monkeypatch):
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    for _ in range(2):
+        generator = Generator(4, blocks=3)
+        generator.compile(dynamic=False, fullgraph=True)
+        generator(torch.rand(1, 3, 16, 16))
+    assert counter.frame_count == 3  # a block, and what lies before and after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_machine_code_of_a_block_computes_as_the_block(layout):
+    try:
+        require_compiler(torch.device("cpu"))
+    except UserError as error:
+        pytest.skip(str(error))
+    torch.manual_seed(0)
+    block = ResidualBlock(8).to(memory_format=layout)
+    maps = torch.rand(1, 8, 12, 12).contiguous(memory_format=layout)
+    weights = torch.randn_like(maps)
+    expected = learned(block, maps, weights)
+    block.compile(dynamic=False, fullgraph=True)
+    require_close(learned(block, maps, weights), expected)

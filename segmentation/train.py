@@ -331,21 +331,20 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         """What `__call__` does once the rates are set, without a draw or a wait."""
         judged = target_images is not None and self.discriminator is not None
         self.optimizer.zero_grad()
-        terms = {}
-        terms["source"], source_maps = self._loss_and_maps(
-            images, labels, "shown" if judged else "none"
-        )
-        self.fabric.backward(terms["source"])
+        on_source, source_maps = self._loss_and_maps(images, labels, "shown" if judged else "none")
+        assert on_source is not None
+        terms = {"source": on_source}
+        self.fabric.backward(on_source)
 
         maps = None
         if target_images is not None:
-            cross_entropy, maps = self._loss_and_maps(
+            on_target, maps = self._loss_and_maps(
                 target_images, pseudo, "learned" if judged else "none"
             )
             loss = torch.zeros((), device=self.fabric.device)
-            if cross_entropy is not None:
-                terms["pseudo_labels"] = cross_entropy
-                loss = loss + cross_entropy
+            if on_target is not None:
+                terms["pseudo_labels"] = on_target
+                loss = loss + on_target
             if maps is not None and self.discriminator is not None:
                 self.discriminator.requires_grad_(False)
                 with self.fabric.autocast():
@@ -356,10 +355,10 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
             if loss.requires_grad:
                 self.fabric.backward(loss)
         if labelled_images is not None and labels_of_target is not None:
-            terms["target_labels"], _ = self._loss_and_maps(
-                labelled_images, labels_of_target, "none"
-            )
-            self.fabric.backward(terms["target_labels"])
+            on_labelled, _ = self._loss_and_maps(labelled_images, labels_of_target, "none")
+            assert on_labelled is not None
+            terms["target_labels"] = on_labelled
+            self.fabric.backward(on_labelled)
         self.optimizer.step()
 
         if maps is not None and self.optimizer_d is not None:

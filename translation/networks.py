@@ -76,6 +76,7 @@ class Generator(nn.Module):
         self.model = nn.Sequential(*layers)
         self.skip = nn.GroupNorm(3, 3) if skip else None  # each colour by itself
         self.checkpointing = False
+        self._compiled = False
         initialize(self)
         if self.skip is not None:
             nn.init.constant_(self.skip.weight, _SKIP_SCALE)
@@ -86,7 +87,8 @@ class Generator(nn.Module):
         padding = (0, -width % _STRIDE, 0, -height % _STRIDE)
         if any(padding):
             images = F.pad(images, padding, mode="reflect")
-        signed = to_signed(images.contiguous(memory_format=memory_format(images.device)))
+        layout = memory_format(images.device, self._compiled)
+        signed = to_signed(images.contiguous(memory_format=layout))
         maps = self._encode(signed)
         for block in self._blocks:
             if self.checkpointing:
@@ -98,6 +100,7 @@ class Generator(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile each residual block and what lies before and after them: equal blocks, of other
         generators too, share their compiled code."""
+        self._compiled = True
         for block in self._blocks:
             block.compile(*args, **options)
         self._encode = torch.compile(self._encode, *args, **options)  # type: ignore[method-assign]
@@ -109,9 +112,10 @@ class Generator(nn.Module):
 
     def _encode(self, signed: Tensor) -> Tensor:
         """Images in [-1, 1] to the maps that the residual blocks begin with."""
+        maps = signed
         for layer in list(self.model)[:_BEFORE_BLOCKS]:
-            signed = layer(signed)
-        return signed
+            maps = layer(maps)
+        return maps
 
     def _decode(self, maps: Tensor, signed: Tensor) -> Tensor:
         """The residual blocks' maps, and the images in [-1, 1], to images in [0, 1]."""
@@ -167,14 +171,15 @@ class PatchDiscriminator(nn.Module):
         initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=memory_format(images.device))
-        return self.model(to_signed(images))
+        layout = memory_format(images.device, torch.compiler.is_compiling())
+        return self.model(to_signed(images.contiguous(memory_format=layout)))
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout in which these networks are fastest: on the CPU, instance norm copies maps that
-    are not contiguous."""
-    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+def memory_format(device: torch.device, compiled: bool = False) -> torch.memory_format:
+    """The layout in which these networks are fastest: on the CPU, instance norm that is not
+    compiled copies maps that are not contiguous."""
+    copies = device.type == "cpu" and not compiled
+    return torch.contiguous_format if copies else torch.channels_last
 
 
 def to_signed(images: Tensor) -> Tensor:

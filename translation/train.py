@@ -198,8 +198,9 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
         self.checkpointing = run.gradient_checkpointing
         for generator in (generators.a_to_b, generators.b_to_a):
             generator.checkpointing = self.checkpointing
+        layout = memory_format(run.fabric.device, run.compile)
         for network in (generators, discriminators):
-            network.to(memory_format=memory_format(run.fabric.device))  # type: ignore[call-overload]
+            network.to(memory_format=layout)  # type: ignore[call-overload]
         if run.compile:
             for part in (*generators.children(), *discriminators.children()):
                 part.compile(dynamic=False, fullgraph=True)

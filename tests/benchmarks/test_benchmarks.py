@@ -12,6 +12,7 @@ from benchmarks import (
     evaluation,
     export,
     pseudo_labels,
+    recipe_step,
     replay,
     segmentation_step,
     translation_step,
@@ -81,6 +82,19 @@ def test_replayed_and_computed_steps_are_told_apart(step):
     assert set(replay.apart(first, second).values()) == {0.0}
     before.losses, before.state["optimizers"] = first.losses, first.state["optimizers"]
     assert replay.apart(first, before)["weights"] > 0
+
+
+def test_a_recipes_step_is_extrapolated_from_two_small_ones(monkeypatch):
+    """By a constant and a part for each pixel of the batch."""
+
+    def measured(function, recipe, side, given, threads):
+        return 5 + 2 * side**2, 1000 + 3 * side**2
+
+    monkeypatch.setattr(recipe_step, "in_new_process", measured)
+    made = recipe_step.of_recipe("gta5_cityscapes_dinov2_b", options(sizes=[10, 20]))
+    assert made["batch"] == 8 and made["crop"] == [504, 504]
+    assert made["seconds"] == pytest.approx(5 + 2 * 8 * 504**2)
+    assert made["memory"] == pytest.approx(1000 + 3 * 8 * 504**2)
 
 
 def test_export_writes_the_published_images():

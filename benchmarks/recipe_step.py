@@ -1,0 +1,112 @@
+"""What a step of a recipe's segmentation training takes, from steps on small images.
+
+    python -m benchmarks.recipe_step RECIPE ... [--sizes 112 224] [--json FILE]
+
+Takes a step of the recipe's network and terms, with pseudo labels, on one square image of each
+domain, of two sizes, and extrapolates to the recipe's crop and batch: memory and seconds are taken
+for a constant and a part for each pixel, which is too little where each pixel attends to all. From
+random weights, in a process of its own for each size. What comes out was never measured as a whole.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bdl.runtime.config import Config, load_config
+from bdl.runtime.console import Console
+from bdl.runtime.device import make_fabric
+from bdl.runtime.files import write_json
+from bdl.runtime.memory import PeakMemory
+from bdl.runtime.run import Run
+from bdl.segmentation.network_name import without_fetching
+from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.networks.discriminator import OutputDiscriminator
+from bdl.segmentation.train import SegmentationStep, Target
+from benchmarks.common import describe, in_new_process, make_parser, synchronize, table
+
+CLASSES = 19
+
+
+def measure(recipe: str, side: int, options: argparse.Namespace, threads: int) -> tuple[float, int]:
+    """Seconds of a step (on the CPU those of the process), and its peak memory in bytes."""
+    torch.set_num_threads(threads)
+    config = load_config(recipe).segmentation
+    fabric = make_fabric(Config(device=options.device, precision=options.precision))
+    torch.manual_seed(0)
+    network = build_segmenter(
+        config.network, CLASSES, **without_fetching(config.network, config.options)
+    )
+    weight = config.adversarial.weight
+    judge = OutputDiscriminator(CLASSES, config.adversarial.width) if weight else None
+    run = Run(Path(), fabric, Console(speaking=False))
+    learn = SegmentationStep(run, config.optimizer, network, config.adversarial, judge)
+    images = fabric.to_device(torch.rand(1, 3, side, side))
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = fabric.to_device(torch.randint(0, CLASSES, (1, side, side)))
+    target, seconds, peak = Target(images, labels), [], PeakMemory()
+    now = time.perf_counter if options.device == "cuda" else time.process_time
+    for _ in range(options.turns + 1):  # the first begins the optimizer, and does not count
+        begun = now()
+        learn((images, labels), target, 1.0)
+        synchronize(options.device)
+        seconds.append(now() - begun)
+    return statistics.median(seconds[1:]), list(peak.read().values())[-1]
+
+
+def extrapolated(pixels: tuple[int, int], measured: tuple[float, float], wanted: int) -> float:
+    """What is expected of `wanted` pixels, from what was measured with two other numbers of them:
+    a constant and a part for each pixel."""
+    slope = (measured[1] - measured[0]) / (pixels[1] - pixels[0])
+    return measured[0] + slope * (wanted - pixels[0])
+
+
+def of_recipe(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe's "batch" and "crop", "seconds" and "memory" of a step with them, extrapolated,
+    and "measured", those of one image of each of the sizes."""
+    config = load_config(recipe).segmentation
+    assert config.augmentation.crop is not None, f"{recipe} has no crop"
+    width, height = config.augmentation.crop
+    small, large = options.sizes
+    seconds, memory = zip(
+        *(
+            in_new_process(measure, recipe, side, options, torch.get_num_threads())
+            for side in (small, large)
+        ),
+        strict=True,
+    )
+    pixels, wanted = (small**2, large**2), width * height * config.batch_size
+    return {
+        "network": config.network,
+        "batch": config.batch_size,
+        "crop": [width, height],
+        "seconds": extrapolated(pixels, seconds, wanted),
+        "memory": extrapolated(pixels, memory, wanted),
+        "measured": {
+            f"{side}x{side}": {"seconds": s, "memory": m}
+            for side, s, m in zip(options.sizes, seconds, memory, strict=True)
+        },
+    }
+
+
+def main() -> None:
+    parser = make_parser(str(__doc__), turns=1)
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE")
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--sizes", type=int, nargs=2, default=[112, 224], help="pixels a side")
+    options = parser.parse_args()
+    recipes = {recipe: of_recipe(recipe, options) for recipe in options.recipes}
+    rows = [
+        [recipe, f"{made['batch']}", f"{made['seconds']:.3g}", f"{made['memory'] / 1e9:.3g}"]
+        for recipe, made in recipes.items()
+    ]
+    print(table(["recipe", "batch", "s a step, extrapolated", "GB, extrapolated"], rows))
+    if options.json is not None:
+        write_json(options.json, {**describe("recipe_step", options), "recipes": recipes})
+
+
+if __name__ == "__main__":
+    main()

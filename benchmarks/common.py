@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, profile
 
+from bdl.runtime.config import Config
+from bdl.runtime.device import resolve_precision
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
 from bdl.runtime.replay import Replay
@@ -231,7 +233,7 @@ def synchronize(device: str) -> None:
 
 def describe(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What a result has to say of where it is from: "benchmark", "date" (UTC), "command",
-    "settings", "machine", "versions"."""
+    "settings", "machine" (its "auto" is what `precision=auto` is there), "versions"."""
     on_gpu = options.device == "cuda"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
@@ -248,6 +250,7 @@ def describe(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "load": load,  # processes that ran or waited in the minute before the end
+            "auto": resolve_precision(Config(device=options.device, precision="auto")),
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

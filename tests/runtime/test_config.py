@@ -160,7 +160,8 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("out: null", "out: is null, must be a folder"),
         ("out: ''", "out: is empty; give the folder"),
         ("data: {cache: ' '}", "data.cache: is empty; give the folder, or null for none"),
-        ("compile: 3", "compile: 3 is not one of auto, true, false"),
+        ("translation: {flip: 3}", "translation.flip: is 3, must be true or false"),
+        ("compile: 3", "compile: '3' is not one of auto, true, false"),
         (
             "translation: {weights: {perceptual: []}}",
             "translation.weights.perceptual: is [], must be a number, or list of numbers by round",

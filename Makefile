@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 .PHONY: demo test test-fast test-long lint docs clean
 
 demo: $(VENV)/installed
-	@echo "The whole loop on rendered streets: about five minutes on two CPU cores"
+	@echo "The whole loop on rendered streets: about six minutes on two CPU cores"
 	$(BIN)/python pipeline.py run --config configs/demo.yaml
 
 test: $(VENV)/installed-dev

@@ -259,6 +259,7 @@ def failures(seeds: range, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     return found
 
 
+@pytest.mark.slow
 def test_data_sets_at_random(tmp_path, capsys):
     assert failures(range(EVERY_DAY), tmp_path, capsys) == {}
 

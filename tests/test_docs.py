@@ -66,6 +66,7 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line)[2:] for line in lines]
 
 
+@pytest.mark.slow
 def test_every_command_of_getting_started_runs(camvid_like, capsys):
     for words in commands("getting_started.md"):
         shorter = TINY.split() if words[0] in ("run", "ablate", "check") else []

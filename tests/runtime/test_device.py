@@ -77,6 +77,7 @@ CALL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["argument", "standard input"])
 def test_several_devices_need_a_script(tmp_path, way):
     """Which the other processes run, too; from an interpreter alone there is none."""

@@ -81,6 +81,7 @@ def test_it_is_evaluated_without_any_training(tmp_path, settings, given):
     assert all(value.equal(load_tensors(given)["state"][key]) for key, value in ours.items())
 
 
+@pytest.mark.slow
 def test_it_labels_the_target_and_the_next_network_learns_from_that(tmp_path, settings, given):
     checkpoint = f"segmentation.checkpoints.k1/segmentation-0={given}"
     assert run("pseudo-label --k 1 --i 1", *settings, checkpoint) == 0

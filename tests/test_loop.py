@@ -658,6 +658,7 @@ def test_the_loop_from_python(tiny_run, tiny_config, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_cache_of_images_changes_neither_plan_nor_results(tiny_run, command, tmp_path):
     run = tiny_run.copy(tmp_path / "run")
     cache = tmp_path / "cache"

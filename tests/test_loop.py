@@ -499,6 +499,7 @@ def test_a_network_goes_on_from_the_one_before(tiny_run, command, tmp_path, caps
     assert [int(weights[f"{stage}: stem.1.num_batches_tracked"]) for stage in stages] == batches
 
 
+@pytest.mark.slow
 def test_a_translator_goes_on_from_the_round_before_only_if_told_to(tiny_run, command, tmp_path):
     """With a rate of 0, weights stay where the training started, generators and
     discriminators alike; without `previous` each round starts from the same initial ones."""

@@ -147,6 +147,7 @@ def stop_export_after(images: int, command, monkeypatch, folder: Path, *settings
         return command("export", "--k", 1, "--again", f"out={folder}", *settings)
 
 
+@pytest.mark.slow
 def test_grain_is_the_same_after_a_stop(tiny_run, command, tmp_path, monkeypatch):
     """Stopped in a translator's training, and then between two images: as in one go."""
     from bdl.translation.train import TranslationStep

@@ -70,6 +70,7 @@ def test_depthwise_networks_have_the_loss_of_dilated_operators():
     require_same(once(depthwise, "ours", given), "ours")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["translation", "segmentation"])
 def test_replayed_and_computed_steps_are_told_apart(step):
     """On a CPU nothing is replayed, so that all agree, also over the new beginning."""

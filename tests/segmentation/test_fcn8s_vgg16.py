@@ -76,6 +76,7 @@ def written_out(state: dict[str, Tensor], images: Tensor, use: tuple[int, ...]) 
     return whole[:, :, 31 : 31 + images.shape[2], 31 : 31 + images.shape[3]]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_scores_equal_the_network_written_out(network, images):
     state = network.state_dict()

@@ -13,22 +13,31 @@ from bdl.domains.label_space import IGNORE
 SOURCE, TARGET = 0.0, 1.0  # what the discriminator should say
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy over the labelled pixels, for labels of the source and for pseudo labels
     of the target.
 
     Args:
         logits: N x C x H x W.
         labels: N x H x W, int64: train ids from 0 to C - 1, or 255 for pixels to ignore.
-        labelled: Where the batch is one process's share of a larger one, the number of labelled
-            pixels, above 0, that a share has on average. The mean of the processes' losses is then
-            the mean over all labelled pixels. Default: the number in `labels`.
 
     Returns:
         A scalar, at least 0; 0 where all pixels are ignored.
     """
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (count_labelled(labels).clamp_min(1) if labelled is None else labelled)
+    return summed_cross_entropy(logits, labels) / count_labelled(labels).clamp_min(1)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum of the cross entropy over the labelled pixels, of a batch or of a share of one.
+
+    Args:
+        logits: As of `cross_entropy`.
+        labels: Likewise.
+
+    Returns:
+        A scalar, at least 0.
+    """
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
 
 
 def count_labelled(labels: Tensor) -> Tensor:

@@ -214,33 +214,31 @@ class LossAndMaps(nn.Module):
         )
 
     def forward(
-        self, images: Tensor, labels: Tensor | None, labelled: Tensor | None, maps: Maps
+        self, images: Tensor, labels: Tensor | None, maps: Maps
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The cross entropy and the softmax maps at the size of the images.
+        """The sum of the cross entropy and the softmax maps at the size of the images.
 
         Args:
             images: N x 3 x H x W in [0, 1].
             labels: Train ids, N x H x W; None: there is no cross entropy.
-            labelled: As in `losses.cross_entropy`.
             maps: Whether there are maps, and whether the network learns through them.
 
         Returns:
             A scalar, and N x num_classes x H x W, in float32; None for what is not asked for.
         """
         scores, size = self.network.scores(images), (images.shape[-2], images.shape[-1])
-        return self._at_full_size(scores, size, labels, labelled, maps)
+        return self._at_full_size(scores, size, labels, maps)
 
     def _at_full_size(
         self,
         scores: Tensor,
         size: tuple[int, int],
         labels: Tensor | None,
-        labelled: Tensor | None,
         maps: Maps,
     ) -> tuple[Tensor | None, Tensor | None]:
         """As `forward`, from scores at the network's own stride."""
         logits = upsample(scores, size).float()
-        loss = losses.cross_entropy(logits, labels, labelled) if labels is not None else None
+        loss = losses.summed_cross_entropy(logits, labels) if labels is not None else None
         if maps == "none":
             return loss, None
         return loss, (logits if maps == "learned" else logits.detach()).softmax(1)
@@ -375,13 +373,14 @@ class SegmentationStep(TrainingStep[Labelled, Target | None]):
         self, images: Tensor, labels: Tensor | None, maps: Maps
     ) -> tuple[Tensor | None, Tensor | None]:
         """As `LossAndMaps`, the cross entropy as a share of that of all processes."""
-        labelled = None
-        if labels is not None:
-            # Shares have more and fewer labelled pixels; gradients are averaged over processes.
-            total = sum_on_device(self.fabric, losses.count_labelled(labels))
-            labelled = total.clamp_min(1) / self.fabric.world_size
         with several_images(len(images)):
-            return self.segment(images, labels, labelled, maps)
+            summed, made = self.segment(images, labels, maps)
+        if labels is None:
+            return None, made
+        # Shares have more and fewer labelled pixels; gradients are averaged over processes. Divided
+        # out here: what is given to a network is rounded to its precision.
+        total = sum_on_device(self.fabric, losses.count_labelled(labels))
+        return summed / (total.clamp_min(1) / self.fabric.world_size), made
 
 
 def seconds_per_step(

@@ -320,12 +320,27 @@ def test_what_a_network_learns_by_is_at_the_size_of_its_images():
     images, ids = torch.rand(2, 3, 33, 40), torch.randint(0, 5, (2, 33, 40))
     logits = network(images)
     learner = LossAndMaps(network)
-    loss, shown = learner(images, ids, None, "shown")
+    summed, shown = learner(images, ids, "shown")
+    loss = summed / ids.numel()
     assert loss == nn.functional.cross_entropy(logits, ids) and not shown.requires_grad
-    none, learned = learner(images, None, None, "learned")
+    none, learned = learner(images, None, "learned")
     assert none is None and learned.requires_grad
     assert torch.equal(shown, logits.softmax(1)) and torch.equal(learned, shown)
-    assert learner(images, None, None, "none") == (None, None)
+    assert learner(images, None, "none") == (None, None)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_loss_is_the_mean_over_all_labelled_pixels_in_any_precision(tmp_path, console, precision):
+    """Their number, 2442, has more digits than bf16."""
+    torch.manual_seed(0)
+    network = build_segmenter("compact", 5, width=4, dilations=[1, 2])
+    run = Run(tmp_path, Fabric(accelerator="cpu", precision=precision), console)
+    learn = SegmentationStep(run, OptimizerConfig(), network, AdversarialConfig(weight=0), None)
+    images, ids = torch.rand(2, 3, 33, 41), torch.randint(0, 5, (2, 33, 41))
+    ids[:, :, :4] = 255
+    _, maps = learn.segment(images, ids, "shown")
+    expected = nn.functional.nll_loss(maps.log(), ids, ignore_index=255)
+    assert learn((images, ids), None, 1.0)["source"].item() == pytest.approx(expected.item(), 1e-5)
 
 
 def labelled_as(samples: TrainingSamples, purpose: str) -> TrainingSamples:

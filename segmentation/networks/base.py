@@ -31,7 +31,10 @@ class ParameterGroup:
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize N x C x h x w maps to `size` (height, width): bilinear, align_corners=True,
-    the interpolation of the published code for logits and for probabilities alike."""
+    the interpolation of the published code for logits and for probabilities alike; maps of that
+    size as they are."""
+    if maps.shape[-2:] == torch.Size(size):
+        return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
 
 

@@ -72,10 +72,6 @@ class FCN8sVGG16(Segmenter):
         coarse = self.upscore8(coarse + _crop(fine, _CROP_POOL3, coarse))
         return _crop(coarse, _CROP_IMAGE, images).contiguous()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits at the input's size, which the scores have already."""
-        return self.scores(images)
-
     def parameter_groups(self, rates: str = "printed") -> list[ParameterGroup]:
         """All trainable parameters, each once: weights at the rate, biases at twice the rate.
 

@@ -5,7 +5,7 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -134,21 +134,9 @@ data:
   label_space: {_text(label_space)}
 {sections}
 translation:
-{_settings(_with_all_steps(translation), 1)}
+{_settings(translation, 1)}
 segmentation:
 {_settings(segmentation, 1)}"""
-
-
-def _with_all_steps(choices: Sequence[Choice]) -> list[Choice]:
-    """A translator's settings, with the number of all its steps beside those of an epoch."""
-    values = {choice.key: choice.value for choice in choices}
-    key = "translation.steps_per_epoch"
-    epochs = values["translation.constant_epochs"] + values["translation.decay_epochs"] - 1
-    steps = f"{epochs * values[key]} steps in all: the last epoch, at rate 0, is left out"
-    return [
-        replace(choice, reason=f"{choice.reason}; {steps}") if choice.key == key else choice
-        for choice in choices
-    ]
 
 
 def _settings(choices: Sequence[Choice], depth: int) -> str:

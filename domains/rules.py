@@ -218,7 +218,12 @@ def choose_translation(
         Choice("batch_size", 1, "as published"),
         Choice("constant_epochs", _EPOCHS // 2, ""),
         Choice("decay_epochs", _EPOCHS // 2, "the rate falls to 0"),
-        Choice("steps_per_epoch", epoch, f"source images: {problem.counts['source']}"),
+        Choice(
+            "steps_per_epoch",
+            epoch,
+            f"source images: {problem.counts['source']}; {(_EPOCHS - 1) * epoch} steps in all: the "
+            "last epoch, at rate 0, is left out",
+        ),
         Choice("lr", 1.0e-3 if small else 2.0e-4, "few steps" if small else "as published"),
         Choice(
             "init",

@@ -27,20 +27,25 @@ from benchmarks.common import MB, Way, profiled_on_gpu, table
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATION = ["translation_step", "--crop", "452"]
 SEGMENTATION = ["segmentation_step", "--source", "1280", "720", "--target", "1024", "512"]
+CAMVID = ["--recipe", "camvid_day_dusk"]
 # By the name of the JSON file. Compiling may take minutes, so that it is measured by itself.
 PAPER = {
     "replay-segmentation": ["replay", "--step", "segmentation"],
-    "replay-translation": ["replay", "--step", "translation"],
-    "replay-translation-batch-4": ["replay", "--step", "translation", "--batch", "4"],
+    "replay-translation": ["replay", "--step", "translation", "translation.batch_size=1"],
+    "replay-translation-batch-4": ["replay", "--step", "translation"],
     "segmentation_step": [*SEGMENTATION, "--turns", "7", "--replay"],
     "translation_step": [*TRANSLATION, "--turns", "7", "--replay"],
     "translation_step-batch-4": [*TRANSLATION, "--turns", "5", "--replay", "--batch", "4"],
+    "replay-segmentation-camvid": ["replay", "--step", "segmentation", *CAMVID],
+    "replay-translation-camvid": ["replay", "--step", "translation", *CAMVID],
     "rehearsal": [
         "rehearsal", "--config", "gta5_cityscapes_deeplab", "--steps", "12", "--images", "8",
         "precision=auto", "replay=true",
     ],
     "replay-segmentation-search": ["replay", "--step", "segmentation", "--search"],
-    "replay-translation-search": ["replay", "--step", "translation", "--search"],
+    "replay-translation-search": [
+        "replay", "--step", "translation", "--search", "translation.batch_size=1",
+    ],
     "evaluation": ["evaluation", "--images", "4", "--turns", "7"],
     "pseudo_labels": ["pseudo_labels", "--images", "50", "--turns", "3", "--workers", "4"],
     "export": [

@@ -11,47 +11,29 @@ random weights, in a process of its own for each size. What comes out was never 
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bdl.runtime.config import Config, load_config
-from bdl.runtime.console import Console
-from bdl.runtime.device import make_fabric
+from bdl.runtime.config import load_config
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
-from bdl.runtime.run import Run
-from bdl.segmentation.network_name import without_fetching
-from bdl.segmentation.networks import build_segmenter
-from bdl.segmentation.networks.discriminator import OutputDiscriminator
-from bdl.segmentation.train import SegmentationStep, Target
 from benchmarks.common import describe, in_new_process, make_parser, synchronize, table
-
-CLASSES = 19
+from benchmarks.steps import make_run, recipe_config, segmentation_batch, segmentation_step
 
 
 def measure(recipe: str, side: int, options: argparse.Namespace, threads: int) -> tuple[float, int]:
     """Seconds of a step (on the CPU those of the process), and its peak memory in bytes."""
     torch.set_num_threads(threads)
-    config = load_config(recipe).segmentation
-    fabric = make_fabric(Config(device=options.device, precision=options.precision))
-    torch.manual_seed(0)
-    network = build_segmenter(
-        config.network, CLASSES, **without_fetching(config.network, config.options)
-    )
-    weight = config.adversarial.weight
-    judge = OutputDiscriminator(CLASSES, config.adversarial.width) if weight else None
-    run = Run(Path(), fabric, Console(speaking=False))
-    learn = SegmentationStep(run, config.optimizer, network, config.adversarial, judge)
-    images = fabric.to_device(torch.rand(1, 3, side, side))
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = fabric.to_device(torch.randint(0, CLASSES, (1, side, side)))
-    target, seconds, peak = Target(images, labels), [], PeakMemory()
+    small = [f"segmentation.augmentation.crop=[{side},{side}]", "segmentation.batch_size=1"]
+    config = recipe_config(recipe, small, options.device, options.precision)
+    run = make_run(config)
+    learn, (source, target) = segmentation_step(config, run), segmentation_batch(config, run)
+    seconds, peak = [], PeakMemory()
     now = time.perf_counter if options.device == "cuda" else time.process_time
     for _ in range(options.turns + 1):  # the first begins the optimizer, and does not count
         begun = now()
-        learn((images, labels), target, 1.0)
+        learn(source, target, 1.0)
         synchronize(options.device)
         seconds.append(now() - begun)
     return statistics.median(seconds[1:]), list(peak.read().values())[-1]

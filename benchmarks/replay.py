@@ -1,37 +1,30 @@
 """Replayed steps beside computed ones: the time of each, and whether they learn the same.
 
-    python -m benchmarks.replay --device cuda --step translation [--batch 4] [--json FILE]
+    python -m benchmarks.replay --device cuda --step translation [--recipe NAME] [key=value ...]
 
-Our step in the precision of `precision=auto`, computed and replayed (`replay=true`), at the paper's
-sizes. "busy" is the share of a step's time in which the GPU computed. Then `--steps` steps are made
-three times from the same networks and images, at rates that fall, twice computed and once replayed;
-in the middle a new step goes on from the saved state. `apart` says by how much losses (at the most)
-and weights, buffers and optimizers' state (Euclidean distances) differ from those computed first:
-for the other computed steps, which is the spread of computing, and for the replayed ones. `moved`
-is by how much they changed in all. On a CPU nothing is replayed, and all are the same.
+A step of the recipe in its sizes, computed and replayed (`replay=true`), in the precision of
+`precision=auto`. "busy" is the share of a step's time in which the GPU computed. Then `--steps`
+steps are made three times from the same networks and images, at rates that fall, twice computed and
+once replayed; in the middle a new step goes on from the saved state. `apart` says by how much
+losses (at the most) and weights, buffers and optimizers' state (Euclidean distances) differ from
+those computed first: for the other computed steps, which is the spread of computing, and for the
+replayed ones. `moved` is by how much they changed in all. On a CPU nothing is replayed, and all are
+the same.
 """
 
 import argparse
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bdl.runtime.config import Config, GeneratorConfig, SegmentationConfig, TranslatorTraining
-from bdl.runtime.console import Console
-from bdl.runtime.device import channels_last, make_fabric
+from bdl.runtime.config import Config
 from bdl.runtime.replay import Replay, distance
-from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep
-from bdl.segmentation.predict import frozen_scores
-from bdl.segmentation.train import SegmentationStep, Target
-from bdl.translation.pool import FakePool
-from bdl.translation.train import TranslationStep
-from benchmarks import segmentation_step, translation_step
+from benchmarks import steps
 from benchmarks.common import (
     Numbers,
     describe,
@@ -46,34 +39,16 @@ from benchmarks.common import (
 COMPUTED, REPLAYED = "computed", "replayed"
 
 
-def build(options: argparse.Namespace, replayed: bool) -> TrainingStep:
+def build(config: Config, step: str, replayed: bool) -> TrainingStep:
     """The step, from networks that are the same each time."""
-    fabric = make_fabric(Config(device=options.device, precision="auto"))
-    run = Run(Path(), fabric, Console(speaking=False), replay=replayed)
-    if options.step == "segmentation":
-        recipe, (network, discriminator) = SegmentationConfig(), segmentation_step.networks()
-        return SegmentationStep(run, recipe.optimizer, network, recipe.adversarial, discriminator)
-    translator, discriminators, frozen = translation_step.networks(options)
-    training = TranslatorTraining(
-        generator=GeneratorConfig(options.width, options.blocks),
-        discriminator_width=options.width,
-    )
-    scores = frozen_scores(fabric, channels_last(frozen))
-    pools = [FakePool(training.pool_size, seed) for seed in (0, 1)]
-    return TranslationStep(run, training, translator, discriminators, scores, pools)
+    make = steps.translation_step if step == "translation" else steps.segmentation_step
+    return make(config, steps.make_run(config, replayed))
 
 
-def batch(options: argparse.Namespace) -> tuple[Any, Any]:
+def batch(config: Config, step: str) -> tuple[Any, Any]:
     """A batch of both domains, on the device."""
-    if options.step == "translation":
-        a, b = translation_step.images(options)
-        return _laid_out(a), _laid_out(b)
-    source, target = (segmentation_step.batch(options, name) for name in ("source", "target"))
-    return (_laid_out(source[0]), source[1]), Target(_laid_out(target[0]), target[1])
-
-
-def _laid_out(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+    make = steps.translation_batch if step == "translation" else steps.segmentation_batch
+    return make(config, steps.make_run(config))
 
 
 @dataclass
@@ -84,19 +59,21 @@ class Learned:
     state: dict[str, list[Tensor]]
 
 
-def learn(options: argparse.Namespace, replayed: bool) -> tuple[Learned, Learned, int]:
+def learn(
+    config: Config, options: argparse.Namespace, replayed: bool
+) -> tuple[Learned, Learned, int]:
     """Make the steps, with a new beginning in the middle.
 
     Returns:
         What they made, what there was before, and how many were replayed.
     """
-    source, target = batch(options)
-    step, counted, losses = build(options, replayed), 0, []
+    source, target = batch(config, options.step)
+    step, counted, losses = build(config, options.step, replayed), 0, []
     before = Learned([], state_of(step))
     for number in range(options.steps):
         if number == options.steps // 2:
             counted += step.replay.replayed
-            step = resumed(build(options, replayed), step)
+            step = resumed(build(config, options.step, replayed), step)
         terms = step(source, target, 1 - number / options.steps)
         losses.append(terms)
     counted += step.replay.replayed
@@ -138,12 +115,12 @@ def apart(one: Learned, other: Learned) -> dict[str, float]:
     }
 
 
-def timed(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def timed(config: Config, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Seconds a step, and the share of them in which a GPU computes, of both ways."""
-    source, target = batch(options)
+    source, target = batch(config, options.step)
 
     def work(replayed: bool) -> Callable[[], Numbers]:
-        step = build(options, replayed)
+        step = build(config, options.step, replayed)
         once = lambda: step(source, target, 1.0)  # noqa: E731
         return until_replayed(once, step.replay) if replayed else once
 
@@ -159,22 +136,18 @@ def timed(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = make_parser(str(__doc__), turns=10)
+    parser.add_argument("--recipe", default="gta5_cityscapes_deeplab", help="(default %(default)s)")
     parser.add_argument("--step", choices=("translation", "segmentation"), required=True)
     parser.add_argument("--steps", type=int, default=24, help="that learn (default 24)")
-    parser.add_argument("--batch", type=int, default=1, help="images of each domain (translation)")
-    parser.add_argument("--crop", type=int, default=452, help="of translation (default 452)")
-    parser.add_argument("--width", type=int, default=64, help="of its networks (default 64)")
-    parser.add_argument("--blocks", type=int, default=9, help="of its generators (default 9)")
-    size: dict[str, Any] = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT")}
-    parser.add_argument("--source", default=[1280, 720], help="of segmentation", **size)
-    parser.add_argument("--target", default=[1024, 512], help="of segmentation", **size)
     parser.add_argument("--search", action="store_true", help="cuDNN searches for its algorithms")
-    options = parser.parse_args()
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="of the recipe")
+    options = parser.parse_intermixed_args()
     torch.backends.cudnn.benchmark = options.search
-    ways = timed(options)
-    first, before, _ = learn(options, False)
-    second, _, _ = learn(options, False)
-    replayed, _, counted = learn(options, True)
+    config = steps.recipe_config(options.recipe, options.settings, options.device, "auto")
+    ways = timed(config, options)
+    first, before, _ = learn(config, options, False)
+    second, _, _ = learn(config, options, False)
+    replayed, _, counted = learn(config, options, True)
     before.losses = first.losses
     before.state["optimizers"] = [torch.zeros_like(t) for t in first.state["optimizers"]]
     result = describe("replay", options)

@@ -15,6 +15,7 @@ from benchmarks import (
     recipe_step,
     replay,
     segmentation_step,
+    steps,
     translation_step,
 )
 from benchmarks.common import PUBLISHED, Measured, Memory, compare, in_turns
@@ -74,11 +75,11 @@ def test_depthwise_networks_have_the_loss_of_dilated_operators():
 @pytest.mark.parametrize("step", ["translation", "segmentation"])
 def test_replayed_and_computed_steps_are_told_apart(step):
     """On a CPU nothing is replayed, so that all agree, also over the new beginning."""
-    given = options(
-        step=step, steps=4, batch=1, crop=48, width=4, blocks=1, source=[64, 64], target=[64, 64]
-    )
-    first, before, counted = replay.learn(given, replayed=False)
-    second, _, _ = replay.learn(given, replayed=True)
+    small = ["translation.crop=[48,48]", "segmentation.augmentation.crop=[64,64]"]
+    config = steps.recipe_config("demo", small, "cpu", "auto")
+    given = options(step=step, steps=4)
+    first, before, counted = replay.learn(config, given, replayed=False)
+    second, _, _ = replay.learn(config, given, replayed=True)
     assert counted == 0
     assert set(replay.apart(first, second).values()) == {0.0}
     before.losses, before.state["optimizers"] = first.losses, first.state["optimizers"]

@@ -2,13 +2,10 @@
 
 python docs/draw_report.py RUN FILE.webp
 
-The picture is of the first round of the demo with less of everything, made by
+The picture is of the demo:
 
-    bdl run --config demo out=runs/demo-in-short iterations=1 data.source.scenes=60 \\
-        data.target.scenes=60 data.validation.scenes=10 translation.constant_epochs=3 \\
-        translation.decay_epochs=4 segmentation.steps=250 segmentation.pseudo_label_steps=250 \\
-        translation.measure_images=20
-    python docs/draw_report.py runs/demo-in-short docs/images/report.webp
+    make demo
+    python docs/draw_report.py runs/demo docs/images/report.webp
 """
 
 import html

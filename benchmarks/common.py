@@ -39,6 +39,7 @@ Way = Callable[[argparse.Namespace], Work]
 
 PUBLISHED = "published"  # the way that the others are compared with
 MB = 2**20
+PLACES = ("json", "out")  # options that name where files go
 
 
 @dataclass
@@ -232,19 +233,18 @@ def synchronize(device: str) -> None:
 
 
 def describe(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What a result has to say of where it is from: "benchmark", "date" (UTC), "command",
-    "settings", "machine" (its "auto" is what `precision=auto` is there), "versions"."""
+    """What a result has to say of where it is from: "benchmark", "date" (UTC), "command" and
+    "settings" (both without the places of files), "machine" (its "auto" is what `precision=auto`
+    is there), "versions"."""
     on_gpu = options.device == "cuda"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "benchmark": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "settings": {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in vars(options).items()
-            if key != "json"
-        },
+        "command": shlex.join(
+            ["python", "-m", f"benchmarks.{name}", *without_places(sys.argv[1:])]
+        ),
+        "settings": {key: value for key, value in vars(options).items() if key not in PLACES},
         "machine": {
             "device": torch.cuda.get_device_name() if on_gpu else processor(),
             "cores": os.cpu_count(),
@@ -254,6 +254,19 @@ def describe(name: str, options: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+
+
+def without_places(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command without the options that name where its files go."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, given, _ = word.partition("=")
+        if option.removeprefix("--") not in PLACES:
+            kept.append(word)
+        elif not given:
+            next(words, None)
+    return kept
 
 
 def processor() -> str:

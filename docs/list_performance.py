@@ -6,7 +6,6 @@ What stands between the two marks of the page is made anew; the rest is written 
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +38,7 @@ def tables() -> str:
         (
             f"[{results[name]['benchmark'].replace('_', ' ')}](results/performance/{name}): {what}",
             machine(results[name]),
-            f"`{command(results[name])}`",
+            f"`{results[name]['command']}`",
             figure,
         )
         for name in names
@@ -48,7 +47,7 @@ def tables() -> str:
     parts = [table(HEAD, rows)]
     for result in map(results.__getitem__, names):
         if "parts" in result and not result["settings"]["light"]:
-            parts.append(f"Each stage of `{command(result)}` on {machine(result)}:\n")
+            parts.append(f"Each stage of `{result['command']}` on {machine(result)}:\n")
             parts.append(rehearsal(result))
     return "\n".join(parts)
 
@@ -62,11 +61,6 @@ def machine(result: dict[str, Any]) -> str:
         return str(on["device"])
     threads = "1 thread" if on["threads"] == 1 else f"{on['threads']} threads"
     return f"{on['device']}, {on['cores']} cores, {threads}, load {on['load']:.0f}"
-
-
-def command(result: dict[str, Any]) -> str:
-    """The command without the places of its files."""
-    return re.sub(r" --(json|out) \S+", "", result["command"])
 
 
 def figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 import pytest
 import torch
@@ -116,12 +117,16 @@ def test_results_have_the_documented_keys(tmp_path, monkeypatch, capsys):
     }
     given = options()
     given.json = tmp_path / "result.json"
+    places = ["--json", str(given.json), f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["anything.py", "--turns", "1", *places, "key=value"])
     compare("anything", ways, given)
     result = json.loads(given.json.read_text(encoding="utf-8"))
     assert result.keys() == {
         "benchmark", "date", "command", "settings", "machine", "versions", "ways",
         "ratio", "cpu_ratio",
     }  # fmt: skip
+    assert result["command"] == "python -m benchmarks.anything --turns 1 key=value"
+    assert result["settings"] == {"device": "cpu", "turns": 1}
     assert result["ways"][PUBLISHED].keys() == {
         "seconds", "turns", "first_seconds", "ratio", "cpu_seconds", "cpu_ratio",
         "memory_prepared", "memory_peak", "numbers",

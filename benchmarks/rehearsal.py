@@ -39,9 +39,9 @@ from bdl.runtime.stage import Stage
 from bdl.runtime.store import read_manifest
 from benchmarks.common import describe, table, tell
 from benchmarks.made_data import count_of, make_data
+from benchmarks.steps import ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
-ROLES = ("source", "target", "validation")
 _SCENES = 1000  # from the first scene of a role's data to that of the next
 LIGHT = ("translation.batch_size=1", "segmentation.batch_size=1",
          "translation.gradient_checkpointing=true", "data.workers=0")  # fmt: skip

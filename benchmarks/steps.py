@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from bdl.domains.label_space import load_label_space
-from bdl.runtime.config import Config, load_config
+from bdl.runtime.config import Config, SegmenterTraining, load_config, part_of
 from bdl.runtime.console import Console
 from bdl.runtime.device import channels_last, make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.run import Run
-from bdl.segmentation.network_name import without_fetching
-from bdl.segmentation.networks import Segmenter, build_segmenter
+from bdl.segmentation.checkpoint import untrained_segmenter
+from bdl.segmentation.networks import Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.predict import frozen_scores
 from bdl.segmentation.train import SegmentationStep, Target
@@ -45,9 +45,7 @@ def make_run(config: Config, replay: bool = False) -> Run:
 def make_network(config: Config) -> Segmenter:
     """The recipe's network from random weights, the same each time."""
     torch.manual_seed(_SEED)
-    training = config.segmentation
-    options = without_fetching(training.network, training.options)
-    return build_segmenter(training.network, classes_of(config), **options)
+    return untrained_segmenter(part_of(SegmenterTraining, config.segmentation), classes_of(config))
 
 
 def classes_of(config: Config) -> int:

@@ -7,6 +7,7 @@ convolutions (a multiplication and an addition are two), bytes those that all op
 one, read and write in float32: what fused operations and 16 bits save is not counted.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from bdl.segmentation import losses
 from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.translation.train import Discriminators, Translator, generator_losses, weighted_sum
-from benchmarks.common import describe, make_parser, table
+from benchmarks.common import describe, exit_status, make_parser, table
 
 
 class _Traffic(TorchDispatchMode):
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bdl.runtime.config import Config
 from bdl.runtime.device import resolve_precision
+from bdl.runtime.errors import UserError
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
 from bdl.runtime.replay import Replay
@@ -77,6 +78,16 @@ def make_parser(description: str, *, turns: int) -> argparse.ArgumentParser:
     parser.add_argument("--turns", type=int, default=turns, help=f"of each way (default {turns})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     return parser
+
+
+def exit_status(main: Callable[[], int | None]) -> int:
+    """Do all that a benchmark does. Returns its exit status: 2, after one line that says why, for
+    what the user can repair."""
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def compare(name: str, ways: Mapping[str, Way], options: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ layout alone. The same random weights, images and labels; forward and backward p
 """
 
 import argparse
+import sys
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from bdl.domains.streets.materials import CLASSES
 from bdl.runtime.device import channels_last
 from bdl.segmentation import losses
 from bdl.segmentation.networks import build_segmenter
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, exit_status, make_parser
 
 
 def step(options: argparse.Namespace, *, dilated: bool, layout: torch.memory_format) -> Work:
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

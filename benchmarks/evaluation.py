@@ -8,6 +8,7 @@ are those of a rendered street's classes, so that regions and borders are as in 
 """
 
 import argparse
+import sys
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from bdl.domains.streets.scene import render_street
 from bdl.segmentation.evaluate import ConfusionMatrix
 from bdl.segmentation.predict import upsampled_argmax
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, exit_status, make_parser
 
 CLASSES = 19
 STRIDE = 16  # of the score maps to the labels: 8, of an input of half the labels' size
@@ -95,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

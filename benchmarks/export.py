@@ -9,6 +9,7 @@ precision that `precision=auto` chooses. The same random generator of the publis
 
 import argparse
 import shutil
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from bdl.translation.stages import image_path
 from bdl.translation.train import Translator
 from bdl.translation.translate import export_translations
 from benchmarks import published
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, exit_status, make_parser
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> tuple[Translator, list[Sample]]:
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

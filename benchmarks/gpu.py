@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import segmentation_step, translation_step
-from benchmarks.common import MB, Way, profiled_on_gpu, table
+from benchmarks.common import MB, Way, exit_status, profiled_on_gpu, table
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATION = ["translation_step", "--crop", "452"]
@@ -173,4 +173,4 @@ def summarize(folder: Path, failed: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -31,6 +31,7 @@ from bdl.runtime.config import load_config
 from bdl.runtime.files import write_json
 from bdl.segmentation import train as segmentation
 from bdl.translation import train as translation
+from benchmarks.common import exit_status
 
 HIGHEST = 0.01  # share of a training's time
 
@@ -174,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -27,7 +27,17 @@ from bdl.domains.cache import ImageCache
 from bdl.domains.datasets import Sample
 from bdl.domains.label_space import IGNORE, load_label_space
 from bdl.domains.loading import TrainingSamples, View, training_batches
-from benchmarks.common import PUBLISHED, Numbers, Work, describe, in_turns, make_parser, table, tell
+from benchmarks.common import (
+    PUBLISHED,
+    Numbers,
+    Work,
+    describe,
+    exit_status,
+    in_turns,
+    make_parser,
+    table,
+    tell,
+)
 from benchmarks.made_data import SIZES, draw_scene, stored_ids
 
 STORED, RESIZED = SIZES["gta5"], (1280, 720)  # width, height
@@ -176,4 +186,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

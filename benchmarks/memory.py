@@ -38,7 +38,7 @@ from bdl.segmentation.predictor import Predictor, predict_files
 from bdl.segmentation.pseudo_labels import make_pseudo_labels
 from bdl.translation.train import Translator
 from bdl.translation.translate import export_translations
-from benchmarks.common import MB, describe, make_parser
+from benchmarks.common import MB, describe, exit_status, make_parser
 
 STAGES = ("export", "pseudo-labels", "evaluation", "predict")
 FIRST = 250  # images before the first look
@@ -165,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

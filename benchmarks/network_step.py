@@ -10,9 +10,7 @@ with that of Python and the libraries. Writes a table in Markdown.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +28,7 @@ from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.predict import frozen_scores
 from bdl.segmentation.train import SegmentationStep, Target
+from benchmarks.common import exit_status, in_new_process
 
 CLASSES = 19
 # In the order of docs/networks.md.
@@ -59,6 +58,7 @@ NETWORKS = (
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Parameters, seconds of both passes and the process's peak memory in bytes."""
+    torch.set_num_threads(options.threads)
     fabric = make_fabric(Config(device=options.device, precision=options.precision))
     torch.manual_seed(0)
     network = build_segmenter(name, CLASSES, **without_fetching(name, {}))
@@ -114,24 +114,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[256, 128])
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.one:
-        print(json.dumps(measure(options.names[0], options)))
-        return
     print("| network | parameters | step, s | frozen pass, s | memory, GB |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    given = [argument for argument in sys.argv[1:] if argument not in options.names]
+    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
     for name in options.names:
-        command = [sys.executable, "-m", "benchmarks.network_step", "--one", name, *given]
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=Path(__file__).parent.parent
-        )
-        if done.returncode:
-            print(f"| `{name}` | {done.stderr.strip().splitlines()[-1]} | | | |", flush=True)
-            continue
-        measured = json.loads(done.stdout.splitlines()[-1])
+        measured = in_new_process(measure, name, options)
         print(
             f"| `{name}` | {measured['parameters'] / 1e6:.1f} M | {measured['step']:.2f} | "
             f"{measured['frozen']:.2f} | {measured['memory'] / 1e9:.2f} |",
@@ -140,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

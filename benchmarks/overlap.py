@@ -36,7 +36,7 @@ from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import Segmenter
 from bdl.translation import translate
 from bdl.translation.train import Translator
-from benchmarks.common import describe, make_parser, table, tell
+from benchmarks.common import describe, exit_status, make_parser, table, tell
 
 SIZE = (32, 32)  # width and height of the images
 SPACE = load_label_space("camvid11")
@@ -166,4 +166,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

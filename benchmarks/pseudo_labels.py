@@ -8,6 +8,7 @@ and write label files; memory is without the network, which is next to nothing.
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from bdl.runtime.device import make_fabric
 from bdl.runtime.run import Run
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
 from bdl.segmentation.pseudo_labels import make_pseudo_labels
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser
+from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, exit_status, make_parser
 
 CLASSES, IGNORE, CAP = 19, 255, 0.9
 
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -10,6 +10,7 @@ random weights, in a process of its own for each size. What comes out was never 
 
 import argparse
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from bdl.runtime.config import load_config
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
-from benchmarks.common import describe, in_new_process, make_parser, synchronize, table
+from benchmarks.common import describe, exit_status, in_new_process, make_parser, synchronize, table
 from benchmarks.steps import make_run, recipe_config, segmentation_batch, segmentation_step
 
 
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

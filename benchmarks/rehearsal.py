@@ -37,7 +37,7 @@ from bdl.runtime.config import Config, load_config
 from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage
 from bdl.runtime.store import read_manifest
-from benchmarks.common import describe, table, tell
+from benchmarks.common import describe, exit_status, table, tell
 from benchmarks.made_data import count_of, make_data
 from benchmarks.steps import ROLES
 
@@ -220,7 +220,7 @@ def described(parts: Sequence[Part], aim: float) -> str:
     return table(head, rows)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, metavar="RECIPE")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -238,11 +238,7 @@ def main() -> int:
     settings = [f"device={options.device}", *(LIGHT if light else ()), *options.settings]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        try:
-            costs, work = rehearse(options.config, settings, folder, options.steps, options.images)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        costs, work = rehearse(options.config, settings, folder, options.steps, options.images)
     parts = extrapolate(costs, work, options.aim)
     print(described(parts, options.aim), flush=True)
     result: dict[str, Any] = describe("rehearsal", options)
@@ -250,8 +246,7 @@ def main() -> int:
     result["hours"] = sum(part.hours for part in parts)
     result["ratio"] = options.aim / result["hours"]
     tell(result, options.json)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -14,6 +14,7 @@ the same.
 
 import argparse
 import copy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from benchmarks.common import (
     Numbers,
     describe,
     device_seconds,
+    exit_status,
     in_turns,
     make_parser,
     table,
@@ -173,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

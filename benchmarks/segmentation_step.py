@@ -8,6 +8,7 @@ from the same random weights.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,16 @@ from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.train import SegmentationStep, Target
 from benchmarks import published
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser, until_replayed
+from benchmarks.common import (
+    PUBLISHED,
+    Numbers,
+    Way,
+    Work,
+    compare,
+    exit_status,
+    make_parser,
+    until_replayed,
+)
 
 CLASSES, BRANCHES, IGNORE = 19, 2, 255
 LAMBDA_ADV, LR, LR_D = 1e-3, 2.5e-4, 1e-4
@@ -148,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -8,6 +8,7 @@ that `precision=auto` chooses. The networks are the published ones, from the sam
 """
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,16 @@ from bdl.segmentation.predict import frozen_scores
 from bdl.translation.pool import FakePool
 from bdl.translation.train import Discriminators, TranslationStep, Translator
 from benchmarks import published
-from benchmarks.common import PUBLISHED, Numbers, Way, Work, compare, make_parser, until_replayed
+from benchmarks.common import (
+    PUBLISHED,
+    Numbers,
+    Way,
+    Work,
+    compare,
+    exit_status,
+    make_parser,
+    until_replayed,
+)
 
 CLASSES, BRANCHES = 19, 2
 
@@ -183,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

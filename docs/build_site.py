@@ -3,6 +3,7 @@
 python docs/build_site.py [FOLDER]   # default: build/site; the site is FOLDER/html
 """
 
+import argparse
 import configparser
 import os
 import shutil
@@ -42,7 +43,10 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "site"
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    default = ROOT / "build" / "site"
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", default=default)
+    folder = parser.parse_args().folder
     stage(folder)
     status = build(folder)
     if status == 0:

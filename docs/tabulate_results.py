@@ -24,6 +24,7 @@ network of each round, else for the last of each row. `means` has the mean mIoU 
 some files, a column a row. Means leave out what not all seeds of a row have.
 """
 
+import argparse
 import glob
 import json
 import re
@@ -198,12 +199,15 @@ def filled(page: Path) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        file = Path(sys.argv[1])
-        rows = read(file) if file.is_file() else {}
-        for given in sys.argv[2:]:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of rows, to add to")
+    parser.add_argument("rows", nargs="*", metavar="NAME=RUNS", help="a row and its runs")
+    options = parser.parse_args()
+    if options.file is not None:
+        rows = read(options.file) if options.file.is_file() else {}
+        for given in options.rows:
             rows |= collect(given)
-        write_text(file, json.dumps(rows, indent=1) + "\n")
+        write_text(options.file, json.dumps(rows, indent=1) + "\n")
     for page in sorted(PAGES.rglob("*.md")):
         write_text(page, filled(page))
 

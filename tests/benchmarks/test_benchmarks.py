@@ -12,14 +12,17 @@ from benchmarks import (
     depthwise,
     evaluation,
     export,
+    live_page,
+    network_step,
     pseudo_labels,
     recipe_step,
+    rehearsal,
     replay,
     segmentation_step,
     steps,
     translation_step,
 )
-from benchmarks.common import PUBLISHED, Measured, Memory, compare, in_turns
+from benchmarks.common import PUBLISHED, Measured, Memory, compare, exit_status, in_turns
 
 
 def options(**given) -> argparse.Namespace:
@@ -141,3 +144,23 @@ def test_ways_take_turns_and_back():
     order = []
     in_turns({way: lambda way=way: order.append(way) or {} for way in "ab"}, 2, "cpu", warm_up=1)
     assert "".join(order) == "abbaab"
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (live_page, ["--config", "nowhere"]),
+        (network_step, ["nowhere"]),
+        (recipe_step, ["nowhere"]),
+        (rehearsal, ["--config", "nowhere"]),
+        (replay, ["--step", "translation", "--recipe", "nowhere"]),
+        (replay, ["--step", "translation", "iterations=many"]),
+    ],
+    ids=lambda given: getattr(given, "__name__", None) or " ".join(given),
+)
+def test_what_the_user_can_repair_is_one_line(module, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    assert exit_status(module.main) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert words[-1].partition("=")[0] in error

@@ -178,6 +178,9 @@ class Loop:
         plan = planned()
         if any(entry.run for entry in plan) and rank_in_environment() == 0:
             self._require_sound_data()
+            for entry in plan:
+                if entry.run:
+                    entry.stage.require()
         text = describe_plan(self.config, plan)
         if dry:
             self.console.say(text)

@@ -5,6 +5,7 @@ images translated elsewhere, labelled images of the target, where a training sta
 measured and evaluated.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from bdl.domains.datasets import Sample, images_of, pair_with
@@ -202,7 +203,7 @@ class Plan:
                 training=training,
                 source=source if measured else source.without_labels(),
                 target=self.data.target,
-                frozen=frozen,
+                frozen=frozen if training.weights.is_perceptual else None,
                 warm_start_from=previous if goes_on else None,
                 trust="measured" if measured else "full",
                 classes=self.data.classes,
@@ -269,18 +270,19 @@ class Plan:
     def pseudo_labels(self, k: int, i: int, network: Segmenter) -> PseudoLabels:
         """Y' for M(k,i): the confident predictions of `network`, M(k,i-1), on the target."""
         config, before = self.config.segmentation.pseudo_labels, self._pseudo_labels
+        limited_by = before if config.max_growth is not None else None
         labels = PseudoLabels(
             k=k,
             i=i,
             precision=self.config.precision,
-            labelling=config,
+            labelling=config if limited_by is not None else replace(config, max_growth=None),
             classes=self.data.classes,
             target=self.data.target,
             labelled=self.data.target_labelled,
             network=network,
-            source=self.data.source,
+            source=None if isinstance(network, TrainedSegmenter) else self.data.source,
             previous=before,
-            limited_by=before if config.max_growth is not None else None,
+            limited_by=limited_by,
         )
         self._pseudo_labels = labels
         self._stages.append(labels)

@@ -145,9 +145,13 @@ class Curves:
 
     Values are summed as tensors where they are, and read only when a log point is due, so that
     a step does not wait for the device.
+
+    Args:
+        validated_on: Tells apart what the rows of `validation` are measured on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, validated_on: str = "") -> None:
+        self.validated_on = validated_on
         self.rows: list[dict[str, float]] = []
         self.validation: list[dict[str, float]] = []  # rows of what validation images gave
         self._sums: dict[str, torch.Tensor] = {}
@@ -194,6 +198,7 @@ class Curves:
         return {
             "rows": self.rows,
             "validation": self.validation,
+            "validated_on": self.validated_on,
             "sums": self._sums,
             "count": self.count,
             "finite": self._finite,
@@ -202,4 +207,6 @@ class Curves:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self._sums, self.count = state["rows"], state["sums"], state["count"]
         self._finite = state["finite"]
-        self.validation = state.get("validation", [])  # states saved before it have none
+        # States saved before these were have none; rows of other images do not go together.
+        same = state.get("validated_on") == self.validated_on
+        self.validation = state.get("validation", []) if same else []

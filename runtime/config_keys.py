@@ -314,7 +314,9 @@ class SegmenterTraining:
     # compact | deeplab_v2 | fcn8s_vgg16 | timm:BACKBONE | smp:ARCH/ENCODER | python:MODULE:FUNCTION
     network: str = "deeplab_v2"
     # The network's own, see its file; a file or command line that names another network drops them
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"no settings": ("gradient_checkpointing",)}
+    )
     # Source images a step, and as many target images; over all devices together
     batch_size: int = number(1, least=1)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

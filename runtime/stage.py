@@ -23,7 +23,8 @@ class Stage:
     stage, or holds one, is an input. A field with compare=False is shown or used, and changes no
     result. A field's metadata "key" is its name in messages, where that is another one. With the
     metadata "optional" it is a setting only where it is not its default, so that a field that is
-    added leaves the fingerprints of all that does not use it as they were.
+    added leaves the fingerprints of all that does not use it as they were. The metadata
+    "no settings" names those entries of a dictionary that change no result.
 
     Args:
         k: Round of Algorithm 1, counted from 1; 0 for what comes before the first.
@@ -72,6 +73,9 @@ class Stage:
         where that cannot be tried. It leaves torch's random state as it is."""
         return None
 
+    def require(self) -> None:
+        """Raise UserError for what will stop `make` and can be seen before any stage is made."""
+
     def make(self, run: Run, folder: Path) -> Metrics:
         """Make the files in `folder`, or go on with what an interrupted call left there."""
         raise NotImplementedError
@@ -95,12 +99,7 @@ class Stage:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of kind, settings and the fingerprints of the inputs."""
-        content = {
-            "kind": self.kind,
-            "settings": self.settings,
-            "inputs": {path: stage.fingerprint for path, stage in _stages_in(self)},
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of(self, kind=self.kind)
 
     def __eq__(self, other: object) -> bool:
         """Whether the results are the same, wherever in the loop they are made."""
@@ -110,17 +109,31 @@ class Stage:
         return hash(self.fingerprint)
 
 
+def fingerprint_of(value: Any, **more: str) -> str:
+    """A hash of a dataclass: its settings, the fingerprints of the stages in it, and `more`."""
+    content = {
+        **more,
+        "settings": as_setting(value),
+        "inputs": {path: stage.fingerprint for path, stage in _stages_in(value)},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _is_stage(value: Any) -> bool:
     return isinstance(value, Stage)
 
 
 def _compared(value: Any) -> list[tuple[str, Any]]:
     """Names and values of the fields of a dataclass that results depend on."""
-    return [
-        (f.metadata.get("key", f.name), getattr(value, f.name))
-        for f in dataclasses.fields(value)
-        if f.compare and not (f.metadata.get("optional") and getattr(value, f.name) == f.default)
-    ]
+    compared = []
+    for f in dataclasses.fields(value):
+        held = getattr(value, f.name)
+        if not f.compare or (f.metadata.get("optional") and held == f.default):
+            continue
+        if without := f.metadata.get("no settings"):
+            held = {name: item for name, item in held.items() if name not in without}
+        compared.append((f.metadata.get("key", f.name), held))
+    return compared
 
 
 def as_setting(value: Any) -> Any:

@@ -39,10 +39,13 @@ class Validation:
         look: Given the number of steps that are done, measures the networks as they are, on all
             processes together, and gives the values by name. It learns nothing, and leaves torch's
             random state and the networks as they are.
+        on: Tells apart what it looks at: values that were measured on something else are dropped
+            when a training goes on.
     """
 
     every: int
     look: Callable[[int], dict[str, float]]
+    on: str
 
 
 Source = TypeVar("Source")
@@ -120,7 +123,8 @@ def fit(
         UserError: Training has diverged, or no saved state can be used.
         Stopped: A signal asked for it; the state is saved.
     """
-    curves, stopwatch = Curves(), Stopwatch(run.begun)
+    curves = Curves(learn.validation.on if learn.validation is not None else "")
+    stopwatch = Stopwatch(run.begun)
     shared: dict[str, Stateful] = {
         **learn.shared,
         "precision": run.fabric.strategy.precision,

@@ -27,7 +27,7 @@ def save_segmenter(
     network: Segmenter,
     config: SegmenterTraining,
     space: LabelSpace,
-    said: Mapping[str, float] | None = None,
+    said: Mapping[str, float | str] | None = None,
 ) -> None:
     """Write the network with what is needed to build and to use it, and what is `said` of it."""
     save_tensors(
@@ -134,6 +134,24 @@ def initial_segmenter(
         )
     load_weights(network, training.network, state, weights)
     return network
+
+
+def go_on_from(
+    network: Segmenter, training: SegmenterTraining, content: dict[str, Any], file: Path
+) -> None:
+    """Give a network the weights of another, trained one.
+
+    Args:
+        network: As `initial_segmenter` makes it; it is changed.
+        training: Its name and options.
+        content: Of the other's file.
+        file: That file, for errors.
+
+    Raises:
+        UserError: The other is not of the same name and options.
+    """
+    _require_same_network(training, file, network, content)
+    network.load_state_dict(_fitting(content["state"], network, file))
 
 
 def untrained_segmenter(training: SegmenterTraining, num_classes: int) -> Segmenter:

@@ -20,7 +20,7 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.files import GivenFile, load_tensors, save_tensors
 from bdl.runtime.metrics import Metrics
 from bdl.runtime.run import Run
-from bdl.runtime.stage import Stage
+from bdl.runtime.stage import Stage, fingerprint_of
 from bdl.runtime.store import read_metrics
 from bdl.segmentation.metrics import (
     TARGET_LABELS,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bdl.domains.loading import View
     from bdl.segmentation.networks.base import Segmenter as SegmentationNetwork
     from bdl.segmentation.pseudo_labels import Before
+    from bdl.segmentation.validation import ValidationData
 
 RESULT = "segmenter.pt"
 BEST = "segmenter-best.pt"  # beside it, the best state on the validation images
@@ -178,7 +179,7 @@ class PseudoLabels(Stage):
         labelled: Labelled images like the target's; None where there are none.
         network: M(k,i-1).
         source: Labelled source images, by which it is seen whether the network's predictions have
-            collapsed into one class. They are in the fingerprint of a network that was trained.
+            collapsed into one class; None: those that the network was trained on.
         previous: The pseudo labels before, which they are compared with.
         limited_by: Those, if they limit how many labels a class has.
     """
@@ -195,7 +196,7 @@ class PseudoLabels(Stage):
         default=None, metadata={"key": "data.target_labelled", "optional": True}
     )
     network: Segmenter
-    source: ImageSet | None = field(default=None, compare=False)
+    source: ImageSet | None = field(default=None, metadata={"key": "data.source", "optional": True})
     previous: PseudoLabels | None = field(default=None, compare=False)
     limited_by: PseudoLabels | None = field(default=None, metadata={"optional": True})
 
@@ -276,9 +277,11 @@ class PseudoLabels(Stage):
         from bdl.domains.class_shares import label_counts
         from bdl.segmentation.pseudo_labels import Before
 
-        labels, folder, metrics = None, None, None
-        if self.source is not None:
-            labels = label_counts(self.source.whole(), self.classes.count)
+        labels, folder, metrics, source = None, None, None, self.source
+        if isinstance(self.network, TrainedSegmenter):
+            source = self.network.source
+        if source is not None:
+            labels = label_counts(source.whole(), self.classes.count)
         if self.previous is not None:
             folder = run.folder / self.previous.name
             metrics = read_metrics(folder, PseudoLabelMetrics)
@@ -298,9 +301,15 @@ class Checks:
         size: Width and height to score at; None: the labels' own.
     """
 
-    every: int
+    every: int = field(compare=False)
     images: ImageSet
     size: tuple[int, int] | None
+
+    def data(self) -> ValidationData:
+        """The same for a training."""
+        from bdl.segmentation.validation import ValidationData
+
+        return ValidationData(self.every, self.images.whole(), self.size, fingerprint_of(self))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -375,9 +384,15 @@ class TrainedSegmenter(Segmenter):
                 ]
         return [file.as_posix() for file in files]
 
+    def require(self) -> None:
+        from bdl.segmentation.checkpoint import go_on_from
+
+        if isinstance(self.warm_start_from, GivenSegmenter):
+            file = self.warm_start_from.file.path
+            go_on_from(self.untrained(), self.training, load_tensors(file), file)
+
     def make(self, run: Run, folder: Path) -> SegmenterMetrics:
         from bdl.segmentation.train import SegmentationData, train_segmenter
-        from bdl.segmentation.validation import ValidationData
 
         source = self.source.samples()
         if self.translated is not None:
@@ -396,16 +411,13 @@ class TrainedSegmenter(Segmenter):
             labelled = self.labelled.training(
                 self.labelled.samples(), self._view(self.labelled), self.seed
             )
-        checks = self.checks
         data = SegmentationData(
             source=self.source.training(source, self._view(self.source), self.seed),
             target=seen,
             labelled=labelled,
             adversarial=self.adversarial,
             class_mixing=self.class_mixing,
-            validation=ValidationData(checks.every, checks.images.whole(), checks.size)
-            if checks is not None
-            else None,
+            validation=self.checks.data() if self.checks is not None else None,
         )
         return train_segmenter(
             run,
@@ -450,13 +462,13 @@ class TrainedSegmenter(Segmenter):
         )
 
     def _initial_network(self, run: Run) -> SegmentationNetwork:
-        from bdl.segmentation.checkpoint import initial_segmenter
+        from bdl.segmentation.checkpoint import go_on_from, initial_segmenter
 
         path = self.weights.path if self.weights is not None else None
         network = initial_segmenter(self.training, path, self.classes.count, self.seed)
         if self.warm_start_from is not None:
-            content = load_tensors(run.folder / self.warm_start_from.name / RESULT)
-            network.load_state_dict(content["state"])
+            file = run.folder / self.warm_start_from.name / RESULT
+            go_on_from(network, self.training, load_tensors(file), file)
         return network
 
 

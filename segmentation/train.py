@@ -471,7 +471,7 @@ def train_segmenter(
     best = None
     if data.validation is not None:
         best = BestState(run, folder, network, training, space, data.validation, said)
-        learn.validation = Validation(data.validation.every, best.look)
+        learn.validation = Validation(data.validation.every, best.look, data.validation.on)
     metrics = fit(run, folder, learn, batches, factor, steps, seed)
     if run.is_main:
         save_segmenter(folder / RESULT, network, training, space, said)

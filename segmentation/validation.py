@@ -30,11 +30,13 @@ class ValidationData:
         every: Steps from one evaluation to the next.
         images: Images with labels.
         size: Width and height to score at; None: the labels' own.
+        on: Tells images and size apart from others.
     """
 
     every: int
     images: WholeImages
     size: tuple[int, int] | None
+    on: str
 
 
 class BestState:
@@ -42,7 +44,8 @@ class BestState:
 
     Args:
         run: How the run works.
-        folder: Where the best state lies, one that an interrupted process kept too.
+        folder: Where the best state lies, one that an interrupted process kept too: it counts if
+            it was scored on the same images.
         network: The network that is trained.
         training: Its name and options.
         space: The classes.
@@ -63,7 +66,7 @@ class BestState:
         self.run, self.file, self.network = run, folder / BEST, network
         self.training, self.space, self.data = training, space, data
         self.said = said
-        self.best = best_in(self.file) if self.file.is_file() else None
+        self.best = best_in(self.file, data.on) if self.file.is_file() else None
         run.fabric.barrier()  # all have read it before it is replaced
 
     def look(self, step: int) -> dict[str, float]:
@@ -83,7 +86,12 @@ class BestState:
         if self.best is None or miou > self.best.miou:
             self.best = Best(step, miou)
             if self.run.is_main:
-                score = {**self.said, "step": step, "miou": miou}
+                score: dict[str, float | str] = {
+                    **self.said,
+                    "step": step,
+                    "miou": miou,
+                    "validated_on": data.on,
+                }
                 save_segmenter(self.file, self.network, self.training, self.space, score)
         log.info(
             "  %s: mIoU %.1f %% after step %d, best %.1f %% after step %d",
@@ -96,9 +104,11 @@ class BestState:
         return {"miou": miou}
 
 
-def best_in(file: Path) -> Best:
-    """What a best state says of itself."""
+def best_in(file: Path, on: str) -> Best | None:
+    """What a best state says of itself; None if it was scored `on` other images."""
     content = load_tensors(file)
+    if content.get("validated_on") != on:
+        return None
     return Best(int(content["step"]), float(content["miou"]))
 
 

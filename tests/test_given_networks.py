@@ -128,6 +128,58 @@ def test_what_cannot_be_used_is_refused(tmp_path, settings, given, capsys):
     assert "is for the classes of cityscapes19, not of" in refused(checkpoint)
 
 
+GIVEN = "segmentation.checkpoints.source-only={given}"
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "said"),
+    [
+        ("compact", "{width: 5, dilations: [1]}", "segmentation.options.width=4"),
+        ("compact", "{width: 4, dilations: [2]}", "segmentation.options.dilations=[1]"),
+        ("timm:resnet18", "{pretrained: false}", "segmentation.network=compact"),
+    ],
+)
+def test_what_goes_on_from_another_network_is_refused_before_anything_is_made(
+    tmp_path, settings, given, capsys, other, options, said
+):
+    """Weights that fit may still compute something else; what does not go on from it may use it."""
+    settings = [text for text in settings if not text.startswith("segmentation.options")]
+    own = f"segmentation.network={other}", f"segmentation.options={options}"
+    network = GIVEN.format(given=given), *own
+    assert run("run", *settings, *network, "init=previous") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {given}: ") and said in error
+    assert not (tmp_path / "run/source-only").exists()
+    assert run("run --dry-run", *settings, *network, "init=initial") == 0
+    assert run("evaluate --k 0", *settings, *network, "init=previous") == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("translation.generator.width=5", "translation.generator.width=4"),
+        ("translation.generator.skip=true", "translation.generator.skip=False"),
+        ("translation.discriminator_width=5", "translation.discriminator_width=5"),
+    ],
+)
+def test_what_goes_on_from_another_translator_is_refused_before_anything_is_made(
+    tmp_path, settings, given, capsys, other, said
+):
+    weightless = [f"translation.weights.{term}=0" for term in ("perceptual", "cycle")]
+    network = GIVEN.format(given=given)
+    assert run("translate --k 1", *settings, network, *weightless) == 0
+    (tmp_path / "run").rename(tmp_path / "before")
+    capsys.readouterr()
+    translator = (
+        f"translation.checkpoints.k1/translator={tmp_path}/before/k1/translator/translator.pt"
+    )
+    changed = [*settings, network, translator, other, "iterations=2"]
+    assert run("run", *changed, "translation.init=previous") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run/k1").exists()
+    assert run("run --dry-run", *changed, "translation.init=initial") == 0
+
+
 def test_published_generators_translate_in_the_place_of_a_translator(tmp_path, settings):
     torch.manual_seed(1)
     generators = [Generator().state_dict(), Generator().state_dict()]

@@ -181,7 +181,7 @@ READS: dict[str, tuple[str, set[str]]] = {
     "segmentation.pseudo_labels.max_threshold": ("0.8", {Y}),
     "segmentation.pseudo_labels.flip": ("true", {Y}),
     "segmentation.pseudo_labels.scales": ("[1.0,1.5]", {Y}),
-    "segmentation.pseudo_labels.max_growth": ("1.5", {Y}),
+    "segmentation.pseudo_labels.max_growth": ("1.5", set()),
     "segmentation.augmentation.flip": ("true", NETWORKS),
     "segmentation.augmentation.scale": ("[1.0,2.0]", NETWORKS),
     "segmentation.augmentation.crop": ("[40,40]", NETWORKS),
@@ -272,7 +272,6 @@ IN_SECTIONS = {
     "segmentation.optimizer.betas",
     "segmentation.optimizer.rates",
     "segmentation.schedule.gamma",
-    "segmentation.pseudo_labels.max_growth",
 }
 
 
@@ -330,6 +329,45 @@ def test_equal_stages_of_two_rounds_are_equal(data):
     for i in (0, 1):
         assert stages[f"k1/segmentation-{i}"] == stages[f"k2/segmentation-{i}"]
     assert stages["k1/segmentation-0"] != stages["k1/segmentation-1"]
+
+
+def test_without_perceptual_terms_a_translator_knows_no_network(data):
+    """Such translators are the same in all rounds, and whatever the networks learn."""
+    terms = ("perceptual", "perceptual_reconstruction")
+    without = [f"translation.weights.{term}=0" for term in terms]
+    stages = stages_of(data, "iterations=2", "init=initial", *without)
+    assert not stages[F].inputs
+    assert stages[F] == stages["k2/translator"]
+    assert stages[F] == stages_of(data, "segmentation.steps=77", *without)[F]
+
+
+def test_the_limit_on_growth_changes_what_it_can_limit(data):
+    """The first pseudo labels have none before them."""
+    before = stages_of(data, "iterations=2")
+    after = stages_of(data, "iterations=2", "segmentation.pseudo_labels.max_growth=1.5")
+    changed = {name for name, stage in after.items() if stage != before[name]}
+    second = "k2/pseudo-labels-1", "k2/segmentation-1", "k2/segmentation-1/evaluation"
+    assert changed == set(second)
+
+
+def test_gradient_checkpointing_is_no_setting(data):
+    """It saves memory, and trains the same network."""
+    network = "segmentation.network=timm:resnet18", "segmentation.options.pretrained=false"
+    before = stages_of(data, *network)
+    after = stages_of(data, *network, "segmentation.options.gradient_checkpointing=true")
+    assert after == before
+    assert after[M0].training.options != before[M0].training.options  # which it is trained with
+
+
+def test_pseudo_labels_of_a_given_network_depend_on_the_source(data):
+    """By its labels it is seen whether the predictions have collapsed; a network that was trained
+    depends on them itself."""
+    given = f"segmentation.checkpoints={{{M10}: {(data / 'segmenter.pt').as_posix()}}}"
+    other = f"data.source.root={(data / 'other').as_posix()}"
+    before, after = stages_of(data, given), stages_of(data, given, other)
+    assert after[M10] == before[M10] and after[Y] != before[Y]
+    trained = stages_of(data)[Y]
+    assert "data.source" in before[Y].settings and "data.source" not in trained.settings
 
 
 def test_perceptual_weights_by_round(data):

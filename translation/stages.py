@@ -51,6 +51,11 @@ def reconstruction_path(folder: Path, index: int) -> Path:
     return folder / "reconstructed" / f"{index:04d}.png"
 
 
+def _no_scores(images: Tensor) -> Tensor:
+    """In the place of a frozen network's, where no term of the loss asks for them."""
+    raise AssertionError("a term of the loss asks for scores, and there is no frozen network")
+
+
 class FrozenNetwork(Protocol):
     """The stage of a segmentation network, as translation sees it."""
 
@@ -120,7 +125,7 @@ class TrainedTranslator(Translator):
         training: Networks, loss and schedule.
         source: Source images.
         target: Target images.
-        frozen: The network that the perceptual loss comes from.
+        frozen: The network that the perceptual loss comes from; None without such a loss.
         warm_start_from: A translator to go on from; None: initial weights.
         trust: "full", or "measured": the perceptual weights are multiplied by how far the frozen
             network knows the target, for which the source has labels.
@@ -135,7 +140,7 @@ class TrainedTranslator(Translator):
     training: TranslatorTraining = field(metadata={"key": "translation"})
     source: ImageSet = field(metadata={"key": "data.source"})
     target: ImageSet = field(metadata={"key": "data.target"})
-    frozen: FrozenNetwork
+    frozen: FrozenNetwork | None
     warm_start_from: Translator | None
     trust: str = field(default="full", metadata={"key": "translation.trust", "optional": True})
     classes: Classes | None = field(default=None, compare=False)
@@ -144,10 +149,18 @@ class TrainedTranslator(Translator):
     def work(self) -> int:
         return Schedule.of(self.training, self.source.count).steps
 
+    def require(self) -> None:
+        from bdl.translation.train import go_on_from
+
+        if isinstance(self.warm_start_from, GivenTranslator):
+            file = self.warm_start_from.file.path
+            go_on_from(load_tensors(file), file, self.training)
+
     def make(self, run: Run, folder: Path) -> TranslatorMetrics:
         from bdl.translation.train import train_translator
 
-        start, score_maps = self.warm_start_from, self.frozen.score_maps(run)
+        start = self.warm_start_from
+        score_maps = self.frozen.score_maps(run) if self.frozen is not None else _no_scores
         source = self.source.without_labels()
         trust = self._measured_trust(run, folder, score_maps)
         metrics = train_translator(
@@ -176,7 +189,7 @@ class TrainedTranslator(Translator):
 
         if self.trust == "full":
             return None
-        assert self.classes is not None
+        assert self.frozen is not None and self.classes is not None
         file = folder / TRUST
         if file.is_file():
             trust = restored(Trust, read_json(file))
@@ -197,7 +210,7 @@ class TrainedTranslator(Translator):
         """What is to be known of a network that does not know the target well."""
         if trust is None or trust.factor == 1:
             return []
-        assert self.classes is not None
+        assert self.frozen is not None and self.classes is not None
         how = "hardly" if trust.factor < 0.5 else "only partly"
         why = f"{self.frozen.symbol} {how} knows the target ({trust.text()})"
         only = collapsed_into(trust.on_target, trust.labels)
@@ -210,7 +223,9 @@ class TrainedTranslator(Translator):
     def trial(self, run: Run) -> float | None:
         from bdl.translation.train import seconds_per_step
 
-        return seconds_per_step(run, self.training, self.frozen.untrained_score_maps(run))
+        frozen = self.frozen
+        score_maps = frozen.untrained_score_maps(run) if frozen is not None else _no_scores
+        return seconds_per_step(run, self.training, score_maps)
 
     @property
     def _view(self) -> View:
@@ -222,7 +237,11 @@ class TrainedTranslator(Translator):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GivenTranslator(Translator):
-    """A translator trained elsewhere (`translation.checkpoints`) in the place of F(k)."""
+    """A translator trained elsewhere (`translation.checkpoints`) in the place of F(k).
+
+    Args:
+        file: Its checkpoint.
+    """
 
     kind: ClassVar[str] = "given"
     unit: ClassVar[str] = "network"

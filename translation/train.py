@@ -23,6 +23,7 @@ from bdl.runtime.device import (
     random_for,
     seed_torch,
 )
+from bdl.runtime.errors import UserError
 from bdl.runtime.estimate import seconds_of
 from bdl.runtime.files import load_tensors, save_tensors
 from bdl.runtime.live import Sample
@@ -301,8 +302,7 @@ def seconds_per_step(run: Run, training: TranslatorTraining, score_maps: ScoreMa
         training: Networks, loss and batches.
         score_maps: The frozen network.
     """
-    generators = Translator(**asdict(training.generator))
-    discriminators = Discriminators(training.discriminator_width)
+    generators, discriminators = untrained_networks(training)
     pools = [FakePool(1, 0), FakePool(1, 1)]
     learn = TranslationStep(run, training, generators, discriminators, score_maps, pools)
     width, height = training.crop
@@ -372,10 +372,11 @@ def train_translator(
         UserError: An image or a saved state cannot be used, or training has diverged.
     """
     seed_torch(seed, "translator")
-    generators = Translator(**asdict(training.generator))
-    discriminators = Discriminators(training.discriminator_width)
-    if start is not None:
-        _load(start / RESULT, generators, discriminators)
+    if start is None:
+        generators, discriminators = untrained_networks(training)
+    else:
+        file = start / RESULT
+        generators, discriminators = go_on_from(load_tensors(file), file, training)
     fabric, schedule = run.fabric, Schedule.of(training, len(source.samples))
     pools = [
         FakePool(
@@ -405,11 +406,41 @@ def train_translator(
     return metrics
 
 
-def _load(file: Path, generators: Translator, discriminators: Discriminators) -> None:
-    content = load_tensors(file)
+def untrained_networks(training: TranslatorTraining) -> tuple[Translator, Discriminators]:
+    """Both generators and both discriminators, from torch's random state."""
+    generators = Translator(**asdict(training.generator))
+    return generators, Discriminators(training.discriminator_width)
+
+
+def go_on_from(
+    content: dict[str, Any], file: Path, training: TranslatorTraining
+) -> tuple[Translator, Discriminators]:
+    """Networks as `training` has them, with the weights of trained ones.
+
+    Args:
+        content: Of the trained ones' file, which may lack discriminators: those are untrained.
+        file: That file, for errors.
+        training: Networks of the training that goes on.
+
+    Raises:
+        UserError: The trained networks are others.
+    """
+    anew = "or translation.init=initial to begin anew"
+    for name, value in asdict(training.generator).items():
+        theirs = content["options"].get(name, value)
+        if theirs != value and name != "grain":  # which images get, and no weight knows
+            key = f"translation.generator.{name}"
+            raise UserError(f"{file}: was made with {key}={theirs}; set it, {anew}")
+    generators, discriminators = untrained_networks(training)
     generators.load_state_dict(content["state"])
-    if "discriminators" in content:  # a translator trained elsewhere comes without
-        discriminators.load_state_dict(content["discriminators"])
+    if "discriminators" in content:
+        try:
+            discriminators.load_state_dict(content["discriminators"])
+        except RuntimeError:
+            key = "translation.discriminator_width"
+            why = f"its discriminators are not those of {key}={training.discriminator_width}"
+            raise UserError(f"{file}: {why}; set theirs, {anew}") from None
+    return generators, discriminators
 
 
 def _save(

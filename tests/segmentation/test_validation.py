@@ -14,12 +14,12 @@ from torch import nn
 from bdl.pipeline import main
 from bdl.runtime.config import load_config
 from bdl.runtime.console import Console
+from bdl.runtime.files import load_tensors
 from bdl.runtime.stopping import stop_request
 from bdl.segmentation import validation
-from bdl.segmentation.checkpoint import RESULT, load_segmenter
+from bdl.segmentation.checkpoint import RESULT, load_segmenter, save_segmenter
 from bdl.segmentation.metrics import Best
 from bdl.segmentation.stages import BEST
-from bdl.segmentation.validation import best_in
 from tests.helpers.runs import RunFolder
 
 STAGES = ("source-only", "k1/segmentation-0", "k1/segmentation-1")
@@ -73,7 +73,8 @@ def test_the_best_state_is_kept_beside_the_last(
         highest = max(metrics["validation"], key=lambda point: point["miou"])
         assert metrics["best"] == highest
         assert BEST in validated.read(f"{stage}/manifest.json")["files"]
-        assert best_in(folder / BEST) == Best(**highest)
+        said = load_tensors(folder / BEST)
+        assert Best(said["step"], said["miou"]) == Best(**highest)
         network, _ = load_segmenter(folder / BEST)
         scores = evaluate(run, folder, network, data.validation.whole(), data.space, None, ())
         assert scores.miou == pytest.approx(highest["miou"], abs=1e-12)
@@ -108,6 +109,38 @@ def test_a_training_that_stops_goes_on_with_its_curve(
         name = "source-only/metrics.json"
         assert found.read(name)[key] == expected.read(name)[key]
     assert not list(tmp_path.glob("*unfinished*"))
+
+
+def test_scores_on_other_images_are_not_gone_on_with(
+    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, then scored on other images: the curve and the best state are of those alone, though
+    the scores before were higher."""
+    look = validation.BestState.look
+
+    def stopping(self: validation.BestState, step: int) -> dict[str, float]:
+        scored = look(self, step)
+        stop_request.signum = signal.SIGTERM
+        self.best = Best(step, 1.0)
+        save_segmenter(
+            self.file,
+            self.network,
+            self.training,
+            self.space,
+            {"step": step, "miou": 1.0, "validated_on": self.data.on},
+        )
+        return scored
+
+    words = ("segment", f"out={tmp_path}", *SETTINGS, "--k", "0")
+    for size in ("null", "[16,16]"):
+        monkeypatch.setattr(validation.BestState, "look", stopping)
+        assert command(*words, f"segmentation.evaluation.size={size}") == 143
+        monkeypatch.undo()
+        stop_request.signum = 0
+    assert command(*words, "segmentation.evaluation.size=[16,16]") == 0
+    metrics = RunFolder(tmp_path).read("source-only/metrics.json")
+    assert [row["step"] for row in metrics["validation"]] == [6, 9, 10]
+    assert metrics["best"] == {"step": 6, "miou": 1.0}  # of the second command, on the same images
 
 
 def test_looking_leaves_modes_and_random_state(fabric: Fabric) -> None:

@@ -410,14 +410,15 @@ def add_init_config(commands: Commands) -> None:
         "--steps",
         type=read_argument(read_count),
         metavar="NUMBER",
-        help="steps of each segmentation training (default: by the number of images)",
+        help="steps of each segmentation training (default: 800; with --machine gpu by the "
+        "number of images)",
     )
     command.add_argument(
         "--steps-per-epoch",
         type=read_argument(read_count),
         metavar="NUMBER",
         help="steps of the translator in each of its 8 epochs, the last of which is left out "
-        "(default: likewise)",
+        "(default: 100; with --machine gpu by the number of images)",
     )
     command.add_argument(
         "--machine",

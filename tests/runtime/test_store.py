@@ -126,6 +126,34 @@ def test_forced_stages_run_with_what_follows(store):
         store.plan(chain(), forced="e")
 
 
+@pytest.mark.parametrize("forced", range(6))
+def test_what_is_forced_is_made_again_though_an_equal_stage_is_there(tmp_path, forced):
+    """Three equal rounds of two stages: the first that is made again stands in for those after it,
+    and what was there before it for none."""
+    store, stages = Store(tmp_path), []
+    for k in (1, 2, 3):
+        x = Toy(called=f"k{k}/x", rate=1, k=k)
+        stages += [x, Toy(called=f"k{k}/y", given=x, k=k)]
+    for stage in stages:
+        make(store, stage)
+    plan = store.plan(stages, forced=stages[forced].name)
+    expected = {stages[forced].name: "forced"}
+    if forced % 2 == 0:
+        expected[stages[forced + 1].name] = f"follows {stages[forced].name}"
+    made = list(expected)
+    for later in stages[forced + len(made) :]:
+        equal = next((name for name in made if name[-1] == later.name[-1]), None)
+        if equal is not None:
+            expected[later.name] = f"same as {equal}"
+    assert {entry.stage.name: entry.reason for entry in plan if entry.reason} == expected
+    assert [entry.stage.name for entry in plan if entry.run] == made
+    assert [entry.source for entry in plan if entry.source] == [
+        tmp_path / reason.removeprefix("same as ")
+        for reason in expected.values()
+        if reason.startswith("same as ")
+    ]
+
+
 def test_a_stage_that_lost_a_file_runs_again_alone(store):
     (store.folder / "a/0.bin").unlink()
     # What follows has the same fingerprint, and a made again gives the same.

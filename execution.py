@@ -37,6 +37,7 @@ from bdl.runtime.store import (
 )
 from bdl.runtime.versions import versions
 from bdl.segmentation.network_name import SMP, TIMM, require_known
+from bdl.segmentation.stages import TrainedSegmenter
 
 if TYPE_CHECKING:
     from bdl.runtime.run import Run
@@ -176,11 +177,17 @@ class Loop:
             dry: Print the plan only.
         """
         plan = planned()
-        if any(entry.run for entry in plan) and rank_in_environment() == 0:
-            self._require_sound_data()
-            for entry in plan:
-                if entry.run:
-                    entry.stage.require()
+        to_make = [entry.stage for entry in plan if entry.run]
+        if to_make and rank_in_environment() == 0:
+            _require_options(self.config)  # soon told, where files take minutes to look at
+            # A plan is told where a network's weights cannot be fetched, too.
+            trains = not dry and any(isinstance(stage, TrainedSegmenter) for stage in to_make)
+            problems = find_problems(self.config, self.data, self.console, to_make, trains)
+            if problems:
+                first, others = problems[0], len(problems) - 1
+                raise UserError(
+                    f"{first} (and {others} more: `check` lists them)" if others else first
+                )
         text = describe_plan(self.config, plan)
         if dry:
             self.console.say(text)
@@ -199,21 +206,6 @@ class Loop:
                 self._write_configuration()
                 self.results.write()
         return self.results.rows()
-
-    def _require_sound_data(self) -> None:
-        """Raise UserError for what `check` would list; say what the data holds."""
-        network, options = self.config.segmentation.network, self.config.segmentation.options
-        require_known(network, options)
-        if network.startswith((TIMM, SMP)):
-            from bdl.segmentation.networks import require_options
-
-            require_options(network, options)
-        if self.data.limit is not None:
-            return  # a few files do not tell
-        problems = check_problem(self.config, self.data, False, True, self.console)
-        if problems:
-            more = f" (and {len(problems) - 1} more: `check` lists them)" if problems[1:] else ""
-            raise UserError(f"{problems[0]}{more}")
 
     def _write_configuration(self) -> None:
         file = self.store.folder / CONFIGURATION
@@ -368,6 +360,67 @@ class Loop:
             processes=run.fabric.world_size,
             compiled=run.compile,
         )
+
+
+def find_problems(
+    config: Config,
+    data: Problem,
+    console: Console,
+    to_make: Sequence[Stage],
+    trains: bool,
+    pixels: bool = False,
+    sound: bool = True,
+) -> list[str]:
+    """All that is wrong with a configuration's networks and data, a line each that says what to
+    do: `check` lists it, `run` refuses it before anything is made.
+
+    Args:
+        config: The configuration.
+        data: Its data sets.
+        console: Shows progress.
+        to_make: The stages that are to be made, as far as they are known.
+        trains: Whether a segmentation network is to be trained: then it is built and tried.
+        pixels: Whether all pixels of all files are looked at.
+        sound: Whether all settings can be used; if not, the files alone are looked at.
+    """
+    problems: list[str] = []
+
+    def attempt(require: Callable[[], None]) -> None:
+        try:
+            require()
+        except UserError as error:
+            problems.append(str(error))
+
+    attempt(lambda: _require_options(config))
+    tried = sound and trains and not problems
+    problems += check_problem(config, data, pixels, sound, console)
+    if tried:
+        attempt(lambda: _require_network(config, data))
+    for stage in to_make:
+        attempt(stage.require)
+    return list(dict.fromkeys(problems))
+
+
+def _require_options(config: Config) -> None:
+    """Raises UserError for a network that is unknown, and for options that it does not take."""
+    network, options = config.segmentation.network, config.segmentation.options
+    require_known(network, options)
+    if network.startswith((TIMM, SMP)):
+        from bdl.segmentation.networks import require_options
+
+        require_options(network, options)
+
+
+def _require_network(config: Config, data: Problem) -> None:
+    """Raises UserError for a network that cannot be built, or cannot be trained as configured."""
+    import torch
+
+    from bdl.segmentation.train import require_network
+
+    # The calling program's draws are its own.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        require_network(config, data)
 
 
 def _needed_by(stage: Stage) -> set[str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from bdl.commands.run import warn
-from bdl.domains.check import check_problem
 from bdl.domains.problem import Problem
-from bdl.execution import Loop, describe_plan, require_own_folder
+from bdl.execution import Loop, describe_plan, find_problems, require_own_folder
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, load_config
+from bdl.runtime.config_checks import trainings_of
 from bdl.runtime.console import Console, log, spoken
 from bdl.runtime.errors import UserError
 from bdl.runtime.lock import require_writable
+from bdl.runtime.stage import Stage
 
 Answer = TypeVar("Answer")
 
@@ -57,17 +59,16 @@ def _check(
         attempt(lambda: require_writable(cache, "data.cache"))
     data = attempt(lambda: Problem(config.data, Path(config.out), console))
     if data is not None:
-        problems += check_problem(config, data, options.pixels, sound, console)
+        stages: list[Stage] = []
+        if sound:
+            with suppress(UserError):  # which is found below, or said once there is nothing else
+                stages = algorithm(config, data)
+        trains = bool(trainings_of(config))
+        problems += find_problems(config, data, console, stages, trains, options.pixels, sound)
     if sound:  # what loads torch is for settings that can be used
         attempt(lambda: _require_device(config))
-        if data is not None:
-            from bdl.segmentation.train import require_network
-
-            sound_data = data
-            attempt(lambda: require_network(config, sound_data))
     if data is not None and not problems:
-        stages = attempt(lambda: algorithm(config, data))
-        loop = Loop(config, data, stages or [], console)
+        loop = Loop(config, data, attempt(lambda: algorithm(config, data)) or [], console)
         plan = attempt(lambda: loop.store.plan(loop.stages))
     for line in problems:
         log.warning("problem: %s", line)

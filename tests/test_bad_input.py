@@ -18,6 +18,7 @@ from PIL import Image
 from bdl.domains.images import open_image
 from bdl.pipeline import main
 from benchmarks.kill_and_resume import TINY
+from tests.helpers import predictor
 
 SIZE = (48, 32)
 
@@ -473,17 +474,45 @@ def weights_that_are_a_list(setup):
     return "weights.pt: holds a list, not a dictionary"
 
 
+# Networks
+
+
+def given_source_only(setup):
+    """M(0) trained elsewhere: what a run would make first are translations."""
+    file = predictor.save(setup.folder / "given.pt", predictor.make_network())
+    setup.overrides.append(f"segmentation.checkpoints={{source-only: {file}}}")
+
+
+@kind
+def layers_of_a_network_without_any(setup):
+    given_source_only(setup)
+    setup.overrides.append("segmentation.optimizer.layer_decay=0.9")
+    return r"optimizer\.layer_decay: this network has no order of layers"
+
+
+@kind
+def one_translated_image_that_cannot_be_normalised(setup):
+    given_source_only(setup)
+    at_their_own_size(setup)
+    setup.overrides += ["translation.method=fda", "segmentation.adversarial.weight=0"]
+    setup.overrides.append("segmentation.batch_size=1")
+    setup.write_pair("source", "1", (8, 8))
+    return r"segmentation\.batch_size: .* normalises over the images of a batch"
+
+
 @pytest.mark.parametrize("break_it", KINDS, ids=lambda function: function.__name__)
 def test_one_line_and_nothing_half_written(tmp_path, capsys, monkeypatch, break_it):
     monkeypatch.setattr("bdl.runtime.lock._PATIENCE", 0.1)
     setup = Setup(tmp_path)
     pattern = break_it(setup)
+    before = sorted(tmp_path.rglob("manifest.json"))
     assert setup.run() == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert re.match("error: ", lines[0]) and re.search(pattern, lines[0]), lines[0]
     assert not list(tmp_path.rglob("*.bdl-partial"))
     assert not (tmp_path / "pwned").exists()
+    assert sorted(tmp_path.rglob("manifest.json")) == before  # no stage was made
 
 
 def test_there_are_forty_kinds():

@@ -149,6 +149,8 @@ def test_what_goes_on_from_another_network_is_refused_before_anything_is_made(
     assert run("run", *settings, *network, "init=previous") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {given}: ") and said in error
+    assert run("check", *settings, *network, "init=previous") == 2
+    assert error.removeprefix("error: ").strip() in capsys.readouterr().out
     assert not (tmp_path / "run/source-only").exists()
     assert run("run --dry-run", *settings, *network, "init=initial") == 0
     assert run("evaluate --k 0", *settings, *network, "init=previous") == 0
@@ -175,7 +177,10 @@ def test_what_goes_on_from_another_translator_is_refused_before_anything_is_made
     )
     changed = [*settings, network, translator, other, "iterations=2"]
     assert run("run", *changed, "translation.init=previous") == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert run("check", *changed, "translation.init=previous") == 2
+    assert error.removeprefix("error: ").strip() in capsys.readouterr().out
     assert not (tmp_path / "run/k1").exists()
     assert run("run --dry-run", *changed, "translation.init=initial") == 0
 

@@ -86,3 +86,9 @@ def test_a_mistyped_key_or_file_is_answered_before_a_library_is_loaded(tmp_path,
 def test_a_configuration_is_shown_before_a_library_is_loaded(tmp_path):
     status, modules = loaded(tmp_path, "show-config", "--config", "demo", "seed=1")
     assert status == 0 and modules & HEAVY == set()
+
+
+def test_a_finished_run_is_answered_before_torch_is_loaded(tmp_path, tiny_run, tiny_config):
+    run = tiny_run.copy(tmp_path / "run")
+    status, modules = loaded(tmp_path, "run", "--config", str(tiny_config), f"out={run.folder}")
+    assert status == 0 and "torch" not in modules

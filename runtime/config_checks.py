@@ -180,6 +180,16 @@ def _epochs(config: Config) -> Faults:
         yield Fault("translation.constant_epochs", problem, ("translation.decay_epochs",))
 
 
+def _nothing_to_learn(config: Config) -> Faults:
+    """The other terms may weigh 0, too, where the frozen network does not know the target."""
+    section = "translation.weights"
+    keys = tuple(f"{section}.{name}" for name in ("adversarial", "cycle", "identity"))
+    trains = config.iterations > 0 and trains_translators(config)
+    if trains and not any(value_at(config, key) for key in keys):
+        problem = f"is 0, as are {keys[1]} and {keys[2]}; set one of them above 0"
+        yield Fault(keys[0], f"{problem}, or a translator may learn nothing", keys[1:])
+
+
 def _two_translations(config: Config) -> Faults:
     method, images = config.translation.method, config.translation.images
     if method != "cyclegan" and images is not None:
@@ -318,6 +328,7 @@ _CHECKS: tuple[Callable[[Config], Faults], ...] = (
     _sizes,
     _shares_of_batches,
     _epochs,
+    _nothing_to_learn,
     _two_translations,
     _schedule,
     _missing_target,

@@ -228,6 +228,11 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
             "segmentation.pseudo_labels.scales: is [2.0], of which size? Set data.target.size",
         ),
         ("translation: {weights: {cycle: -1}}", "translation.weights.cycle: is -1"),
+        (
+            "translation: {weights: {adversarial: 0, cycle: 0, identity: 0}}",
+            "translation.weights.adversarial: is 0, as are translation.weights.cycle and "
+            "translation.weights.identity; set one of them above 0",
+        ),
         ("translation: {constant_epochs: 0, decay_epochs: 0}", "translation.constant_epochs: is 0"),
         ("translation: {constant_epochs: 0, decay_epochs: 1}", "translation.constant_epochs: is 0"),
         ("{devices: 3, translation: {batch_size: 4}}", "translation.batch_size: is 4"),
@@ -294,6 +299,14 @@ def test_small_images_are_fine_where_no_discriminator_sees_them(write):
     load_config(write("a.yaml", "iterations: 0\ndata: {target: {size: [16, 16]}}"))
     text = "segmentation: {adversarial: {weight: 0}}\ndata: {target: {size: [16, 16]}}"
     load_config(write("b.yaml", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["iterations: 0", "translation.method: fda", "translation.weights.identity: 1"]
+)
+def test_weights_of_0_are_fine_where_no_translator_is_trained_with_nothing_else(write, text):
+    text = f"translation.weights: {{adversarial: 0, cycle: 0, identity: 0}}\n{text}"
+    load_config(write("own.yaml", text))
 
 
 @pytest.mark.parametrize("key", ["iterations", "self_training_steps"])

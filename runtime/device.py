@@ -87,7 +87,8 @@ def require_launcher(config: Config) -> None:
 
 
 def resolve_precision(config: Config) -> Precision:
-    """`precision`, with "auto" resolved to bf16 where the hardware computes in it."""
+    """`precision`, with "auto" resolved to bf16 where the hardware computes in it, the CPU by
+    oneDNN, which some builds of torch lack; on Apple's GPU to 32 bits."""
     on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if config.precision == "16-mixed" and not on_gpu:
         raise UserError("precision: 16-mixed needs a GPU; use bf16-mixed or 32-true")
@@ -95,6 +96,11 @@ def resolve_precision(config: Config) -> Precision:
         return cast(Precision, config.precision)
     if on_gpu:
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    on_mps = config.device == "mps" or (
+        config.device == "auto" and torch.backends.mps.is_available()
+    )
+    if on_mps or not torch.backends.mkldnn.is_available():
+        return "32-true"
     return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
 
 

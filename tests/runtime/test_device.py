@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_precisions_of_the_cpu(precision):
 
 def test_auto_precision_of_the_cpu_is_one_it_has():
     assert resolve_precision(Config(device="cpu", precision="auto")) in ("32-true", "bf16-mixed")
+
+
+@pytest.mark.parametrize("device", ["mps", "auto"])
+def test_auto_precision_of_apples_gpu_does_not_depend_on_its_cpu(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for of_cpu in (False, True):
+        supported = SimpleNamespace(_is_mkldnn_bf16_supported=lambda of_cpu=of_cpu: of_cpu)
+        monkeypatch.setattr(torch.ops, "mkldnn", supported)
+        assert resolve_precision(Config(device=device, precision="auto")) == "32-true"
+
+
+def test_auto_precision_needs_no_onednn(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert resolve_precision(Config(device="cpu", precision="auto")) == "32-true"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -39,11 +39,27 @@ _COUNTS = Option(
     lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
     "a list of whole numbers of 1 or more",
 )
-# The project's own networks, with their options.
-OWN: dict[str, dict[str, Option]] = {
-    "compact": {"width": COUNT, "dilations": _COUNTS},
-    "deeplab_v2": {"branches": Option(lambda value: value in (2, 4), "2 or 4")},
-    "fcn8s_vgg16": {},
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """One of the project's own networks.
+
+    Args:
+        kind: Name of its class, in the file of `networks/` that is called as the network is.
+        options: What its class takes besides the number of classes.
+    """
+
+    kind: str
+    options: dict[str, Option]
+
+
+OWN = {
+    "compact": OwnNetwork("Compact", {"width": COUNT, "dilations": _COUNTS}),
+    "deeplab_v2": OwnNetwork(
+        "DeepLabV2", {"branches": Option(lambda value: value in (2, 4), "2 or 4")}
+    ),
+    "fcn8s_vgg16": OwnNetwork("FCN8sVGG16", {}),
 }
 
 
@@ -57,11 +73,12 @@ def require_known(network: str, options: dict[str, Any]) -> None:
         raise UserError(
             f"segmentation.network: '{network}' is not one of {known}, {PYTHON}MODULE:FUNCTION"
         )
-    unknown = next((key for key in options if key not in OWN[network]), None)
+    own = OWN[network].options
+    unknown = next((key for key in options if key not in own), None)
     if unknown is not None:
-        has = ", ".join(OWN[network]) or "none"
+        has = ", ".join(own) or "none"
         raise UserError(f"segmentation.options: {network}: has no option '{unknown}'; it has {has}")
-    require_values(OWN[network], options)
+    require_values(own, options)
 
 
 def require_values(known: dict[str, Option], options: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Segmentation networks, one file each. All take RGB images in [0, 1]; see base.Segmenter."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -15,18 +16,12 @@ from bdl.segmentation.network_name import (
     require_values,
 )
 from bdl.segmentation.networks.base import Segmenter
-from bdl.segmentation.networks.compact import Compact
-from bdl.segmentation.networks.deeplab_v2 import DeepLabV2
-from bdl.segmentation.networks.fcn8s_vgg16 import FCN8sVGG16
 from bdl.segmentation.networks.smp import SmpNetwork
 from bdl.segmentation.networks.timm_backbone import TimmBackbone
 from bdl.segmentation.networks.timm_layout import can_be_dilated
 from bdl.segmentation.networks.timm_pyramid import TimmPyramid
 from bdl.segmentation.networks.user_module import build_user_network
 
-_NETWORKS: dict[str, type[Segmenter]] = dict(
-    zip(OWN, (Compact, DeepLabV2, FCN8sVGG16), strict=True)
-)
 _KINDS = {bool: SWITCH, int: COUNT}  # what an option's annotation asks for
 
 
@@ -88,4 +83,5 @@ def _kind_of(name: str) -> tuple[type[Any], dict[str, Any]]:
         return TimmBackbone if can_be_dilated(backbone) else TimmPyramid, {"backbone": backbone}
     if name.startswith(SMP):
         return SmpNetwork, {"pair": name.removeprefix(SMP)}
-    return _NETWORKS[name], {}
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, OWN[name].kind), {}

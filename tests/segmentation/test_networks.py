@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import inspect
+import sys
 from collections import Counter
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 
 from bdl.runtime.errors import UserError
 from bdl.segmentation import packaged_weights
-from bdl.segmentation.network_name import OWN
-from bdl.segmentation.networks import _NETWORKS, build_segmenter
+from bdl.segmentation.network_name import COUNT, OWN, OwnNetwork
+from bdl.segmentation.networks import _kind_of, build_segmenter, compact
 from bdl.segmentation.networks.base import Normalization, Segmenter, caffe_normalization, upsample
 from bdl.segmentation.networks.timm_backbone import ImageFeatures
 
@@ -207,10 +208,23 @@ def test_without_packages_there_is_no_backbone_for_features(monkeypatch):
 
 @pytest.mark.parametrize("name", OWN)
 def test_the_listed_options_are_those_that_the_network_takes(name):
-    known = inspect.signature(_NETWORKS[name]).parameters
-    assert [*OWN[name]] == [key for key in known if key != "num_classes"]
-    for key, option in OWN[name].items():
+    kind, own = _kind_of(name)
+    known = inspect.signature(kind).parameters
+    assert own == {} and [*OWN[name].options] == [key for key in known if key != "num_classes"]
+    for key, option in OWN[name].options.items():
         assert option.holds(known[key].default)
+
+
+def test_an_entry_and_a_file_make_a_network_known(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bdl.segmentation.networks.toy", compact)
+    monkeypatch.setitem(OWN, "toy", OwnNetwork("Compact", {"width": COUNT}))
+    assert isinstance(build_segmenter("toy", 5, width=4), compact.Compact)
+    with pytest.raises(UserError, match="toy: has no option 'dilations'; it has width"):
+        build_segmenter("toy", 5, dilations=[1])
+
+
+def test_every_own_network_goes_through_these_tests():
+    assert set(OWN) <= set(OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def seed_torch(seed: int, purpose: str) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """torch's random states; all other draws of this project depend on the seed and step alone."""
+    """torch's random states. What is drawn without them depends on the seed and step alone, or
+    comes from a generator whose owner saves its state, such as a translator's pool of fakes."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

@@ -20,11 +20,13 @@ class Stage:
     """One box of Algorithm 1.
 
     The fields of a subclass are its settings: all that its result depends on. A field that is a
-    stage, or holds one, is an input. A field with compare=False is shown or used, and changes no
-    result. A field's metadata "key" is its name in messages, where that is another one. With the
-    metadata "optional" it is a setting only where it is not its default, so that a field that is
-    added leaves the fingerprints of all that does not use it as they were. The metadata
-    "no settings" names those entries of a dictionary that change no result.
+    stage, or holds one, is an input. A field with compare=False changes nothing that another stage
+    is made of: it is shown; or it leads to what another field has the hash of, as a file's path
+    does; or it adds to what the stage measures and keeps to be looked at. A field's metadata "key"
+    is its name in messages, where that is another one. With the metadata "optional" it is a setting
+    only where it is not its default, so that a field that is added leaves the fingerprints of all
+    that does not use it as they were. The metadata "no settings" names those entries of a
+    dictionary that change no result.
 
     Args:
         k: Round of Algorithm 1, counted from 1; 0 for what comes before the first.

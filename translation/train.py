@@ -281,7 +281,8 @@ class TranslationStep(TrainingStep[Tensor, Tensor]):
         return judged
 
     def samples(self) -> Sequence[Sample]:
-        """Followed source images, translated with the grain that their export has, too."""
+        """Followed source images, translated. Their grain has the seeds of the export's, and is the
+        same where `load_width` is the width at which they are exported."""
         made = []
         device = self.fabric.device
         with draws_apart(device), torch.no_grad(), self.fabric.autocast():

@@ -13,7 +13,6 @@ from math import prod
 from typing import Any
 
 from bdl.commands.trial import Cost, costs_of, describe_costs
-from bdl.domains.fingerprint import Fingerprint, look_at_images
 from bdl.domains.fitting import (
     Line,
     Machine,
@@ -28,6 +27,7 @@ from bdl.domains.fitting import (
     plan_schedule,
     plan_statistics,
 )
+from bdl.domains.looks import Looks, look_at_images
 from bdl.domains.problem import Problem
 from bdl.domains.rules import is_far, is_flat
 from bdl.domains.views import View
@@ -239,7 +239,7 @@ def describe_data(problem: Problem, classes: Classes) -> list[str]:
     return lines
 
 
-def look_at_roles(problem: Problem) -> Fingerprint | None:
+def look_at_roles(problem: Problem) -> Looks | None:
     """How source and target look; None without a target, or while images are not yet rendered."""
     looks = []
     for role in ("source", "target"):
@@ -249,7 +249,7 @@ def look_at_roles(problem: Problem) -> Fingerprint | None:
         files = [sample.image for sample in inspected.samples]
         looks.append(look_at_images(files, inspected.orientation))
     counts = {role: len(problem.samples(role)) for role in ("source", "target")}
-    return Fingerprint.of(counts, *looks)
+    return Looks.of(counts, *looks)
 
 
 def largest_crop(config: Config, problem: Problem, section: str) -> tuple[int, int]:

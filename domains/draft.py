@@ -11,7 +11,6 @@ from pathlib import Path
 import yaml
 
 from bdl.domains.datasets import LAYOUTS
-from bdl.domains.fingerprint import Fingerprint
 from bdl.domains.label_space import (
     IGNORE,
     OWN,
@@ -19,6 +18,7 @@ from bdl.domains.label_space import (
     load_label_space,
     stored_as_text,
 )
+from bdl.domains.looks import Looks
 from bdl.domains.rules import (
     FAR_COLORS,
     Choice,
@@ -62,15 +62,15 @@ class Amounts:
     steps_per_epoch: int
 
 
-def fingerprint_of(surveys: Mapping[str, Survey]) -> Fingerprint:
+def looks_of(surveys: Mapping[str, Survey]) -> Looks:
     """What is known of the surveyed problem."""
     counts = {role: surveyed.count for role, surveyed in surveys.items()}
-    return Fingerprint.of(counts, surveys["source"].look, surveys["target"].look)
+    return Looks.of(counts, surveys["source"].look, surveys["target"].look)
 
 
 def derive_amounts(surveys: Mapping[str, Survey], scale: Scale) -> Amounts:
     """What suits the surveyed data."""
-    problem = fingerprint_of(surveys)
+    problem = looks_of(surveys)
     return Amounts(
         {
             role: scaled(surveyed.size, scale.side)
@@ -96,7 +96,7 @@ def draft_config(
     `surveys` are by role, `encodings` by labelled role; `label_space` is a name or a path. Raises
     UserError if the images are too small to be cut.
     """
-    problem = fingerprint_of(surveys)
+    problem = looks_of(surveys)
     smallest = {role: surveys[role].smallest_at(size) for role, size in amounts.sizes.items()}
     labelled = surveys.get(TARGET_LABELLED)
     if labelled is not None and not surveys["target"].one_size:  # they are cut alike

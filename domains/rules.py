@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from bdl.domains.fingerprint import Fingerprint
+from bdl.domains.looks import Looks
 
 FAR_COLORS = (
     8.0  # levels of 255: day and dusk are 5 apart, two cameras 15, renderings and photos 21
@@ -81,18 +81,18 @@ class Cut:
     zoom: tuple[float, float]
 
 
-def is_far(problem: Fingerprint) -> bool:
+def is_far(problem: Looks) -> bool:
     """Whether the target's colours are far from the source's."""
     return problem.color_distance >= FAR_COLORS
 
 
-def is_flat(problem: Fingerprint) -> bool:
+def is_flat(problem: Looks) -> bool:
     """Whether the source has areas of one colour where the target has texture."""
     source, target = problem.flat
     return source >= FLAT and source >= 2 * target
 
 
-def is_faded(problem: Fingerprint) -> bool:
+def is_faded(problem: Looks) -> bool:
     """Whether the source has colours where the target is nearly grey."""
     source, target = problem.colorfulness
     return source >= COLORFUL and target <= FADED * source
@@ -155,19 +155,19 @@ def choose_translator_crop(
     return crop
 
 
-def choose_steps(problem: Fingerprint, scale: Scale) -> int:
+def choose_steps(problem: Looks, scale: Scale) -> int:
     """Steps of each training of a segmentation network."""
     steps = _PASSES * problem.counts["source"] // scale.batch_size
     return min(max(steps, scale.steps[0]), scale.steps[1])
 
 
-def choose_translator_epoch(problem: Fingerprint, scale: Scale) -> int:
+def choose_translator_epoch(problem: Looks, scale: Scale) -> int:
     """Steps of a translator in each of its epochs."""
     least, most = scale.translator_steps
     return min(max(problem.counts["source"], least // (_EPOCHS - 1)), most // (_EPOCHS - 1))
 
 
-def choose_loop(problem: Fingerprint) -> list[Choice]:
+def choose_loop(problem: Looks) -> list[Choice]:
     """Rounds, and what each training starts from."""
     flat = is_flat(problem)
     return [
@@ -186,7 +186,7 @@ def choose_loop(problem: Fingerprint) -> list[Choice]:
 
 
 def choose_translation(
-    problem: Fingerprint, scale: Scale, crop: int, load_width: int, epoch: int
+    problem: Looks, scale: Scale, crop: int, load_width: int, epoch: int
 ) -> list[Choice]:
     """The translator's settings.
 
@@ -249,7 +249,7 @@ def choose_translation(
 
 
 def choose_segmentation(
-    problem: Fingerprint, scale: Scale, network: str, steps: int, cut: Cut
+    problem: Looks, scale: Scale, network: str, steps: int, cut: Cut
 ) -> list[Choice]:
     """The segmentation networks' settings.
 
@@ -335,7 +335,7 @@ def choose_segmentation(
     return [Choice(f"segmentation.{each.key}", each.value, each.reason) for each in choices]
 
 
-def choose_colors(problem: Fingerprint) -> dict[str, float]:
+def choose_colors(problem: Looks) -> dict[str, float]:
     """The largest changes of colour in a training of a segmentation network."""
     if is_flat(problem) or is_faded(problem):
         return {"brightness": 0.5, "contrast": 0.5, "saturation": 0.9, "hue": 0.5}

@@ -13,11 +13,11 @@ from bdl.domains.exports import (
     is_panoptic,
     read_labelmap,
 )
-from bdl.domains.fingerprint import Look, look_at_images
 from bdl.domains.folders import find_patterns
 from bdl.domains.index import Index
 from bdl.domains.inspection import Inspection, inspect_samples
 from bdl.domains.label_space import IGNORE, TRANSPARENT
+from bdl.domains.looks import Look, look_at_images
 from bdl.runtime.config import DomainConfig
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError

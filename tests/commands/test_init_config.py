@@ -13,8 +13,8 @@ from PIL import Image
 
 from bdl import pipeline
 from bdl.domains.draft import choose_encoding, draft_label_space, fitting_spaces
-from bdl.domains.fingerprint import Look
 from bdl.domains.label_space import load_label_space
+from bdl.domains.looks import Look
 from bdl.domains.streets.scene import render_street
 from bdl.domains.survey import Survey, survey
 from bdl.runtime.config import DomainConfig, load_config

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bdl.domains.fingerprint import Fingerprint, Look, color_distance, look_at_images
+from bdl.domains.looks import Look, Looks, color_distance, look_at_images
 from bdl.domains.rules import (
     COLORFUL,
     FADED,
@@ -41,10 +41,10 @@ SHARES = st.floats(0, 1)
 
 
 @st.composite
-def problems(draw) -> Fingerprint:
+def problems(draw) -> Looks:
     counts = {role: draw(st.integers(1, 30_000)) for role in ("source", "target", "validation")}
     levels = st.tuples(st.floats(0, 180), st.floats(0, 180))
-    return Fingerprint(counts, draw(st.floats(0, 255)), (draw(SHARES), draw(SHARES)), draw(levels))
+    return Looks(counts, draw(st.floats(0, 255)), (draw(SHARES), draw(SHARES)), draw(levels))
 
 
 def settings(choices: list[Choice]) -> dict:
@@ -113,16 +113,14 @@ def test_whatever_the_data_the_settings_go_together(problem, source, target, sca
 
 
 def test_far_colours_decide():
-    near, far = (Fingerprint({}, FAR_COLORS + by, (0.1, 0.1), (9, 9)) for by in (-0.1, 0.0))
+    near, far = (Looks({}, FAR_COLORS + by, (0.1, 0.1), (9, 9)) for by in (-0.1, 0.0))
     assert not is_far(near) and is_far(far)
     changes = [list(choose_colors(problem).values()) for problem in (near, far)]
     assert all(less < more for less, more in zip(*changes, strict=True))
 
 
 def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
-    photos, flat = (
-        Fingerprint({}, FAR_COLORS, share, (9, 9)) for share in ((0.2, 0.2), (0.7, 0.2))
-    )
+    photos, flat = (Looks({}, FAR_COLORS, share, (9, 9)) for share in ((0.2, 0.2), (0.7, 0.2)))
     assert choose_colors(flat)["hue"] > choose_colors(photos)["hue"]
     assert settings(choose_loop(photos))["init"] == "previous"
     assert settings(choose_loop(flat))["init"] == "adapted"
@@ -132,14 +130,14 @@ def test_a_flat_source_teaches_no_colours_and_its_network_is_not_gone_on_with():
     ("flat", "expected"), [((0.7, 0.2), True), ((0.7, 0.6), False), ((0.2, 0.0), False)]
 )
 def test_flat_sources_are_told_from_flat_problems(flat, expected):
-    assert is_flat(Fingerprint({}, 0, flat, (9, 9))) == expected
+    assert is_flat(Looks({}, 0, flat, (9, 9))) == expected
 
 
 @pytest.mark.parametrize(
     ("levels", "expected"), [((15, 3), True), ((3, 15), False), ((15, 9), False), ((3, 1), False)]
 )
 def test_a_target_that_is_nearly_grey_teaches_no_colours(levels, expected):
-    problem = Fingerprint({}, FAR_COLORS, (0.1, 0.1), levels)
+    problem = Looks({}, FAR_COLORS, (0.1, 0.1), levels)
     assert is_faded(problem) == expected
     assert (choose_colors(problem)["hue"] == 0.5) == expected
 

@@ -43,8 +43,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """What is known of a problem.
+class Looks:
+    """How the images of a problem look, and how many there are.
 
     Args:
         counts: The number of each role's images, by role.
@@ -59,7 +59,7 @@ class Fingerprint:
     colorfulness: tuple[float, float]
 
     @classmethod
-    def of(cls, counts: dict[str, int], source: Look, target: Look) -> Fingerprint:
+    def of(cls, counts: dict[str, int], source: Look, target: Look) -> Looks:
         """What is known of a problem whose images look so."""
         return cls(
             counts,

@@ -44,7 +44,8 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     """The blocks that a network is a stack of, as it registers them.
 
     A block is an element of a list or sequence of modules of one kind that have parts and weights
-    of their own and hold no such list themselves.
+    of their own and hold no such list themselves. (To be compiled, blocks may also stand in a
+    sequence of several kinds: `runtime/compiling.py`. Here they are layers, one after the other.)
     """
     containers = []
     for module in network.modules():

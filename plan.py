@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bdl.domains.datasets import Sample, images_of, pair_with
-from bdl.domains.inspection import usable
+from bdl.domains.inspection import inspect_samples, usable_samples
 from bdl.domains.problem import ImageSet, Problem
 from bdl.runtime.config import Config, SegmenterTraining, part_of
 from bdl.runtime.errors import UserError
@@ -297,7 +297,9 @@ class Plan:
         # Of rendered images the names are known before they are there.
         source = [Sample(name, Path(name), None) for name in self.data.source.names()]
         files = images_of(source, Path(folder).expanduser(), key)
-        images = usable(pair_with(source, files.__getitem__), "stop", key, self.data.index)
+        images = pair_with(source, files.__getitem__)
+        inspection = inspect_samples(images, self.data.index, key, inside=True)
+        images = usable_samples(inspection, "stop", key)
         return GivenTranslations(self.data.index.digest_of_images(images, key), files)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bdl.domains.datasets import Sample, images_of, list_samples
 from bdl.domains.guard import look_at
 from bdl.domains.index import Index
-from bdl.domains.inspection import SKIP, Inspection, find_flaws, inspect_samples
+from bdl.domains.inspection import SKIP, Inspection, inspect_samples
 from bdl.domains.matching import named_alike
 from bdl.domains.problem import Problem
 from bdl.domains.target_labels import match_labels
@@ -65,7 +65,7 @@ def check_problem(
         except UserError as error:
             return [*problems, str(error)]
         samples = [Sample(name, file, None) for name, file in sorted(images.items())]
-        problems += [line for _, line in find_flaws(samples, Index(None, console), key)]
+        problems += inspect_samples(samples, Index(None, console), key, inside=True).flaws
     return problems
 
 

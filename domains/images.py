@@ -1,7 +1,7 @@
 """One reader of image and label files, which knows their format, depth, orientation and alpha.
 
-What is refused, a file's header tells: `check_image` and `check_label`, which decode nothing, and
-`open_image` and `open_label` go by the same `Header`. The rules:
+What is refused, a file's header tells: what decodes nothing, such as the index, `open_image` and
+`open_label` go by the same `Header`. The rules:
 
 - Photos have at most 8 bits a channel. Which range of 16 bits is black and white no file says.
 - Label maps have one channel of ids, whatever their bits, and are of a format that keeps every
@@ -154,13 +154,6 @@ def check_image(file: Path, orientation: str = UPRIGHT) -> tuple[int, int]:
     header = read_header(file)
     _refuse(file, header.image_flaw)
     return header.size(orientation)
-
-
-def check_label(file: Path) -> tuple[int, int]:
-    """The same for a label file; raises UserError as well if its pixels are no class ids."""
-    header = read_header(file)
-    _refuse(file, header.label_flaw)
-    return header.size()
 
 
 def require_undamaged(file: Path) -> None:

@@ -171,11 +171,6 @@ class Index:
         hashes = self.hashes(labels, f"labels of {title}")
         return _digest([[s.name, content] for s, content in zip(samples, hashes, strict=True)])
 
-    def forget(self) -> None:
-        """Let the files be looked at again: they may have changed since."""
-        self._stamps.clear()
-        self._found.clear()
-
     def save(self) -> None:
         """Write what was added to the file, with what others wrote to it meanwhile."""
         if self.file is None or not self._added:

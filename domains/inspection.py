@@ -26,7 +26,9 @@ class Inspection:
     Args:
         samples: The samples that may.
         flaws: One line about each that may not.
-        orientation: How all its images are read, "upright" or "stored": see `orientation_of`.
+        orientation: How all its images are read, "upright" or "stored": as stored only
+            where upright no label map of an image that was held sideways fits; then who drew them
+            saw the images so.
         transparent: Number of images that may have transparent pixels.
         sizes: Width and height of each usable sample's image, as it is read.
         turned: Number of images that were not held upright.
@@ -143,43 +145,6 @@ def usable_samples(inspection: Inspection, on_error: str, key: str) -> list[Samp
         count = len(inspection.flaws)
         leave_out(on_error, key, inspection.flaws[0], count, inspection.count)
     return inspection.samples
-
-
-def usable(
-    samples: Sequence[Sample], on_error: str, key: str, index: Index | None = None
-) -> list[Sample]:
-    """The samples without a flaw; `key` names their configuration section, e.g. "data.source".
-
-    Raises UserError for the first flaw unless `on_error` is "skip", which leaves flawed samples
-    out and logs their count.
-    """
-    inspected = inspect_samples(samples, index, key, on_error == SKIP, inside=True)
-    return usable_samples(inspected, on_error, key)
-
-
-def find_flaws(
-    samples: Sequence[Sample], index: Index | None = None, key: str = "", pixels: bool = False
-) -> list[tuple[Sample, str]]:
-    """The samples that cannot be used, in their order, each with a line that names its file.
-
-    Unreadable, missing and damaged files, what is no photo of 8 bits or no map of class ids, and a
-    label map that shows another frame than its image; with `pixels` all are decoded.
-    """
-    inspected = inspect_samples(samples, index, key, pixels, inside=True)
-    kept = set(inspected.samples)
-    left_out = [sample for sample in samples if sample not in kept]
-    return list(zip(left_out, inspected.flaws, strict=True))
-
-
-def orientation_of(samples: Sequence[Sample], index: Index | None = None) -> str:
-    """How a data set's images are read: "upright" or "stored".
-
-    Upright, as their files' notes of orientation say. As stored only where upright no label map of
-    an image that was held sideways fits: then who drew them saw the images as stored.
-
-    Raises UserError, which names two files, if neither is right for all images.
-    """
-    return inspect_samples(samples, index).orientation
 
 
 def _flaws(

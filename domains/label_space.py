@@ -86,10 +86,6 @@ class LabelSpace:
         flat = [channel for color in self.colors for channel in color]
         return flat + [0] * (768 - len(flat))
 
-    def colorize(self, labels: np.ndarray) -> np.ndarray:
-        """Train ids (any shape, uint8) to RGB (the shape x 3, uint8)."""
-        return np.array(self.palette(), np.uint8).reshape(256, 3)[labels]
-
     def describe(self) -> dict[str, Any]:
         """What a checkpoint carries, so that its predictions have names and colours."""
         return {

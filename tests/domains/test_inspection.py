@@ -10,10 +10,9 @@ from PIL import Image
 from bdl.domains.datasets import Sample, find_samples
 from bdl.domains.index import Index
 from bdl.domains.inspection import (
-    find_flaws,
     inspect_domain,
+    inspect_samples,
     same_frame,
-    usable,
     usable_samples,
 )
 from bdl.domains.loading import TrainingSamples, View
@@ -87,10 +86,12 @@ DAMAGES = [
 def test_a_flaw_is_named_in_one_line(tmp_path, damage):
     pattern = damage(layouts.gta5(tmp_path))
     samples = samples_of(tmp_path)
-    ((sample, line),) = find_flaws(samples)
-    assert sample.name == "00002" and "\n" not in line
+    inspection = inspect_samples(samples, inside=True)
+    (line,) = inspection.flaws
+    assert [sample.name for sample in inspection.samples] == ["00001", "00003"]
+    assert "\n" not in line
     with pytest.raises(UserError, match=pattern) as caught:
-        usable(samples, "stop", "data.source")
+        usable_samples(inspection, "stop", "data.source")
     assert "1 of the 3 samples of data.source" in str(caught.value)
     assert "data.source.on_error=skip" in str(caught.value)
 
@@ -100,7 +101,8 @@ def test_skip_leaves_it_out_and_says_how_many(tmp_path, damage, caplog):
     damage(layouts.gta5(tmp_path))
     logging.getLogger("bdl").propagate = True
     with caplog.at_level(logging.INFO, "bdl"):
-        samples = usable(samples_of(tmp_path), "skip", "data.source")
+        inspection = inspect_samples(samples_of(tmp_path), pixels=True, inside=True)
+        samples = usable_samples(inspection, "skip", "data.source")
     assert [sample.name for sample in samples] == ["00001", "00003"]
     assert "data.source: 1 of 3 samples left out" in caplog.text
 
@@ -171,8 +173,9 @@ def test_nothing_left_is_an_error_even_with_skip(tmp_path):
     layouts.gta5(tmp_path)
     for file in (tmp_path / "images").iterdir():
         file.write_bytes(b"")
+    inspection = inspect_samples(samples_of(tmp_path))
     with pytest.raises(UserError, match=r"all 3 samples of data\.source"):
-        usable(samples_of(tmp_path), "skip", "data.source")
+        usable_samples(inspection, "skip", "data.source")
 
 
 def test_a_missing_label_stops_or_is_left_out(tmp_path):
@@ -189,14 +192,17 @@ def test_a_missing_label_stops_or_is_left_out(tmp_path):
 def test_whole_data_sets_have_no_flaws(tmp_path, make):
     domain = DomainConfig(layout=make.__name__, root=str(make(tmp_path)))
     samples = find_samples(domain, "data.source", labelled=True)
-    assert find_flaws(samples) == find_flaws(samples, pixels=True) == [] and len(samples) == 3
+    for pixels in (False, True):
+        inspection = inspect_samples(samples, pixels=pixels, inside=True)
+        assert inspection.flaws == [] and len(inspection.samples) == 3
 
 
 def test_an_image_without_label_is_looked_at_alone(tmp_path):
     layouts.image(tmp_path / "a.png")
     samples = [Sample(name, tmp_path / f"{name}.png", None) for name in "ab"]
-    ((sample, line),) = find_flaws(samples)
-    assert sample.name == "b" and "no such file" in line
+    inspection = inspect_samples(samples)
+    assert [sample.name for sample in inspection.samples] == ["a"]
+    assert len(inspection.flaws) == 1 and "b.png: no such file" in inspection.flaws[0]
 
 
 @pytest.mark.parametrize(

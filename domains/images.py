@@ -30,7 +30,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, is_by_color
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import open_regular, save_png
 
 UPRIGHT, STORED = "upright", "stored"  # how an image is read
@@ -350,9 +350,8 @@ def _named_errors(file: Path) -> Iterator[None]:
             raise UserError(
                 f"{file}: cannot be read ({error.strerror}); check the file and its permissions"
             ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{file}: is not a readable image ({reason}); replace or remove it"
+            f"{file}: is not a readable image ({first_line(error)}); replace or remove it"
         ) from None
 
 

@@ -25,7 +25,7 @@ from bdl.reports.records import (
 from bdl.reports.report import Color, byte_size, listed
 from bdl.runtime.config import RENAMED, load_config
 from bdl.runtime.console import duration
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.stage import as_setting, flatten
 from bdl.runtime.store import VERSION
 from bdl.segmentation.metrics import EvaluationMetrics
@@ -197,7 +197,7 @@ def _settings(file: Path) -> dict[str, Any]:
         settings = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
         return {RENAMED.get(key, key): value for key, value in settings.items()}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not valid YAML: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file}: is not valid YAML: {first_line(error)}") from None
 
 
 def _facts(folder: Path, run: ComparedRun) -> dict[str, str]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 
 _VARIANTS = 64  # of a block, by channels, strides and sizes of images, for which there may be code
 
@@ -20,10 +20,9 @@ def require_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except RuntimeError as error:  # all of torch.compile's own are such
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"compile: torch.compile does not work on this machine ({reason[0]}); install a C++ "
-            "compiler (Debian: g++), or set compile=false"
+            f"compile: torch.compile does not work on this machine ({first_line(error)}); install "
+            "a C++ compiler (Debian: g++), or set compile=false"
         ) from None
 
 

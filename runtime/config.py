@@ -51,7 +51,7 @@ from bdl.runtime.config_keys import (
     value_at,
 )
 from bdl.runtime.console import log
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import is_no_folder
 from bdl.runtime.values import plain
 from bdl.runtime.yaml_text import NULL, Loader, read_bytes, to_text, yaml_problem
@@ -427,7 +427,7 @@ def _apply(schema: Any, setting: _Setting) -> None:
         OmegaConf.update(schema, setting.key, value)
     except GrammarParseError as error:
         problem = (
-            f"{shown(value)} is not a valid ${{...}} ({_first_line(error)}); write \\${{ for ${{"
+            f"{shown(value)} is not a valid ${{...}} ({first_line(error)}); write \\${{ for ${{"
         )
         raise setting.error(problem) from None
     except OmegaConfBaseException:
@@ -451,7 +451,7 @@ def _resolve(schema: Any, setting: _Setting) -> None:
         raise setting.error(
             f"the environment variable {unset[1]} is not set; set it, or give {setting.key}=VALUE"
             if unset
-            else f"{shown(setting.value)} cannot be looked up: {_first_line(error)}"
+            else f"{shown(setting.value)} cannot be looked up: {first_line(error)}"
         ) from None
 
 
@@ -463,7 +463,3 @@ def _expand_home(config: Config) -> None:
             set_value(config, name, {k: os.path.expanduser(item) for k, item in value.items()})
         elif value is not None:
             set_value(config, name, os.path.expanduser(value))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from bdl.runtime.config import Config
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -53,7 +53,7 @@ def make_fabric(config: Config) -> Fabric:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"device={config.device} devices={config.devices} precision={config.precision}: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(error)}"
         ) from None
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to repair."""
+"""The one exception that is the user's to repair, and what others say in a line."""
 
 
 class UserError(Exception):
@@ -11,3 +11,9 @@ class UserError(Exception):
     def __str__(self) -> str:
         """In one line, though names of files may hold line feeds."""
         return super().__str__().replace("\n", "\\n")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

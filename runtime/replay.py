@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bdl.runtime.console import log
 from bdl.runtime.device import random_state, set_random_state
+from bdl.runtime.errors import first_line
 
 Inputs = Sequence[Tensor | None]
 Outputs = dict[str, Tensor]
@@ -194,7 +195,7 @@ class Replay:
             replayed = _scalars(outputs), self._state()
             problem = difference(before, first, other, replayed)
         except RuntimeError as error:
-            problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            problem = first_line(error)
         if problem:
             start_anew()
             self._stop(problem)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import open_regular
 
 NULL = "tag:yaml.org,2002:null"
@@ -133,7 +133,7 @@ def yaml_problem(error: Exception, content: str | bytes) -> str:
     """What is wrong with a YAML text, where, and what to do, in a line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        said = str(error).splitlines()[0]
+        said = first_line(error)
         not_text = isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError)
         return f"{said}; store it as text in UTF-8" if not_text else said
     said = f"{getattr(error, 'problem', None) or error} in line {mark.line + 1}"

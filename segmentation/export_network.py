@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from bdl.runtime.device import random_for
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import atomic
 from bdl.segmentation.networks.base import Segmenter, upsample
-from bdl.segmentation.networks.layers import first_line
 from bdl.segmentation.predictor import Predictor
 
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")

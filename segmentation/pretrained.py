@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet101_Weights, VGG16_Weights, WeightsEnum
 
+from bdl.runtime.errors import first_line
 from bdl.runtime.weights import WeightsError, as_tensors
 from bdl.segmentation.networks.base import CAFFE_MEAN
 from bdl.segmentation.networks.fcn8s_vgg16 import STAGES, convolution_name
@@ -75,7 +76,7 @@ def fetch_pretrained(network: str) -> dict[str, Tensor]:
     try:
         return convert(weights.get_state_dict(progress=False, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", None) or str(error).splitlines()[0]
+        reason = getattr(error, "reason", None) or first_line(error)
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise WeightsError(
             f"{weights.url}: cannot be fetched ({reason}); fetch it on a machine that reaches it "

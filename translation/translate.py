@@ -13,7 +13,7 @@ from torch import Tensor
 from bdl.domains.loading import WholeImages, share, whole_images
 from bdl.domains.tensors import to_bytes, to_unit
 from bdl.runtime.device import seed_torch
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import load_tensors, save_png
 from bdl.runtime.run import Run
 from bdl.runtime.weights import require_finite
@@ -38,7 +38,7 @@ def as_translator(content: dict[str, Any], file: Path) -> Translator:
         translator.load_state_dict(content["state"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"{file}: is not a translator of this project ({str(error).splitlines()[0]})"
+            f"{file}: is not a translator of this project ({first_line(error)})"
         ) from None
     require_finite(file, content["state"])
     return translator.eval()

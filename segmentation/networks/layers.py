@@ -217,9 +217,3 @@ def require_several_images(error: ValueError, name: str, count: int) -> None:
             f"segmentation.batch_size: {name} normalises over the images of a batch and cannot "
             f"train on {count}; set segmentation.batch_size=2 or more"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__

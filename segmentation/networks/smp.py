@@ -12,10 +12,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import (
-    first_line,
     freeze_unused,
     layers_of,
     parameter_groups_of,

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import load_tensors
 from bdl.segmentation.networks.base import Normalization, ParameterGroup, Segmenter
 from bdl.segmentation.networks.layers import (
-    first_line,
     layers_of,
     recompute_blocks,
     replace_depthwise,

@@ -10,8 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from bdl.runtime.errors import UserError
-from bdl.segmentation.networks.layers import first_line
+from bdl.runtime.errors import UserError, first_line
 
 # How a backbone is told to take images of any size: transformers with position embeddings, those
 # with windows, and all others, which need not be told. The first that it knows is taken.

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from bdl.runtime.console import log
-from bdl.runtime.errors import UserError
+from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.shortage import is_out_of_memory
 from bdl.segmentation.network_name import module_file, split_python_name
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
-from bdl.segmentation.networks.layers import first_line, require_several_images
+from bdl.segmentation.networks.layers import require_several_images
 from bdl.segmentation.networks.sizes import pad_to_multiple
 
 _TORCH = Path(torch.__file__).parent

@@ -15,7 +15,7 @@ from bdl.domains.check import check_problem
 from bdl.domains.index import Index
 from bdl.domains.problem import Problem, index_of
 from bdl.pipeline import algorithm
-from bdl.reports.results import CONFIGURATION, REPORT, RESULTS, Results, Row
+from bdl.reports.results import REPORT, Results, Row
 from bdl.runtime.config import Config, load_config, to_yaml
 from bdl.runtime.console import Console, counted, duration, log
 from bdl.runtime.errors import UserError
@@ -23,7 +23,7 @@ from bdl.runtime.estimate import TimeLeft
 from bdl.runtime.files import write_text
 from bdl.runtime.lock import OWNER, claimed
 from bdl.runtime.output import rank_in_environment
-from bdl.runtime.ownership import require_free
+from bdl.runtime.ownership import CONFIGURATION, RESULTS, require_free
 from bdl.runtime.processes import is_child
 from bdl.runtime.stage import Stage, flatten
 from bdl.runtime.stopping import Stopped, stop_request

@@ -31,11 +31,12 @@ from bdl.runtime.device import make_fabric
 from bdl.runtime.files import write_json
 from bdl.runtime.memory import PeakMemory
 from bdl.runtime.run import Run
-from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.evaluate import evaluate
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.predictor import Predictor, predict_files
 from bdl.segmentation.pseudo_labels import make_pseudo_labels
+from bdl.segmentation.stages import RESULT
 from bdl.translation.train import Translator
 from bdl.translation.translate import export_translations
 from benchmarks.common import MB, describe, exit_status, make_parser

@@ -30,10 +30,11 @@ from bdl.runtime.console import Console
 from bdl.runtime.device import make_fabric
 from bdl.runtime.run import Run
 from bdl.segmentation import predictor, pseudo_labels
-from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.evaluate import evaluate
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import Segmenter
+from bdl.segmentation.stages import RESULT
 from bdl.translation import translate
 from bdl.translation.train import Translator
 from benchmarks.common import describe, exit_status, make_parser, table, tell

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from bdl.commands.running import called
 from bdl.execution import Loop
-from bdl.reports.records import CONFIGURATION, REPORT, Row
+from bdl.reports.records import REPORT, Row
 from bdl.reports.results import show_results
 from bdl.runtime.config import load_config
 from bdl.runtime.console import counted, duration, log, spoken
+from bdl.runtime.ownership import CONFIGURATION
 
 
 def main(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from bdl.domains.label_space import OWN as SPACES
 from bdl.domains.label_space import LabelSpace, described, load_label_space
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
-from bdl.runtime.ownership import is_run, require_replaceable
+from bdl.runtime.ownership import CONFIGURATION, RESULTS, is_run, require_replaceable
 
 if TYPE_CHECKING:
     from bdl.segmentation.score import Pairs
@@ -82,7 +82,6 @@ def counting_of(path: Path) -> Counting:
     """
     require_path(path, "a run's folder or a segmenter.pt")
     from bdl.domains.datasets import layout_of
-    from bdl.reports.records import CONFIGURATION
     from bdl.runtime.config import load_config
     from bdl.segmentation.choice import kept_networks, no_network, single_network
 
@@ -148,8 +147,6 @@ def encoding_of(pairs: Pairs, counting: Counting) -> str:
 
 def _has_run(folder: Path) -> bool:
     """Whether a run has written its configuration there, of an earlier version too."""
-    from bdl.reports.records import CONFIGURATION, RESULTS
-
     return (folder / CONFIGURATION).is_file() and (is_run(folder) or (folder / RESULTS).is_file())
 
 

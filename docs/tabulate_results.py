@@ -36,8 +36,9 @@ from typing import Any
 
 import yaml
 
-from bdl.reports.records import CONFIGURATION, RESULTS, read_rows
+from bdl.reports.records import read_rows
 from bdl.runtime.files import write_text
+from bdl.runtime.ownership import CONFIGURATION, RESULTS
 
 PAGES = Path(__file__).resolve().parent / "results"
 MARK = r"(<!-- Made by docs/tabulate_results\.py: (\w+) of (.+?) -->\n)"

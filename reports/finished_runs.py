@@ -16,8 +16,6 @@ from bdl.reports.comparison import ComparedRun, Validation
 from bdl.reports.old_runs import image_settings
 from bdl.reports.pictures import Panel, Strip
 from bdl.reports.records import (
-    CONFIGURATION,
-    RESULTS,
     Record,
     read_rows,
     records_in,
@@ -26,6 +24,7 @@ from bdl.reports.report import Color, byte_size, listed
 from bdl.runtime.config import RENAMED, load_config
 from bdl.runtime.console import duration
 from bdl.runtime.errors import UserError, first_line
+from bdl.runtime.ownership import CONFIGURATION, RESULTS
 from bdl.runtime.stage import as_setting, flatten
 from bdl.runtime.store import VERSION
 from bdl.segmentation.metrics import EvaluationMetrics

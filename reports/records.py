@@ -12,8 +12,9 @@ from bdl.reports import old_runs
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import read_json
 from bdl.runtime.metrics import Metrics, TrainingMetrics
+from bdl.runtime.ownership import METRICS, RESULTS
 from bdl.runtime.stage import Stage
-from bdl.runtime.store import METRICS, VERSION, Manifest, Store, read_manifest, read_metrics
+from bdl.runtime.store import VERSION, Manifest, Store, read_manifest, read_metrics
 from bdl.segmentation.metrics import (
     TARGET_LABELS,
     EvaluationMetrics,
@@ -26,9 +27,7 @@ from bdl.segmentation.stages import RESULT, Evaluation, PseudoLabels, Segmenter,
 from bdl.translation.metrics import MeasureMetrics
 from bdl.translation.stages import TrainedTranslator, TranslationMeasures
 
-CONFIGURATION = "config.yaml"  # in the run's folder
-REPORT = "report.html"
-RESULTS = "results.json"  # there, the rows as JSON
+REPORT = "report.html"  # in the run's folder
 
 # The kinds of stages whose numbers are shown, and what these are.
 _SHOWN: dict[str, type[Metrics]] = {

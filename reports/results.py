@@ -22,9 +22,7 @@ from bdl.domains.images import UPRIGHT, label_image, open_image, open_label, tra
 from bdl.domains.problem import ROLES, ImageSet, Problem
 from bdl.reports.pictures import NARROW, WIDEST, Panel, Strip, beside, error_map
 from bdl.reports.records import (
-    CONFIGURATION,
     REPORT,
-    RESULTS,
     Record,
     Row,
     fitting,
@@ -49,6 +47,7 @@ from bdl.runtime.console import Console, counted, duration
 from bdl.runtime.files import write_json
 from bdl.runtime.live import LivePage, Progress
 from bdl.runtime.metrics import Metrics
+from bdl.runtime.ownership import CONFIGURATION, RESULTS
 from bdl.runtime.stage import Stage
 from bdl.runtime.store import Store
 from bdl.segmentation.metrics import EvaluationMetrics

@@ -53,6 +53,7 @@ from bdl.runtime.config_keys import (
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import is_no_folder
+from bdl.runtime.ownership import CONFIGURATION
 from bdl.runtime.values import plain
 from bdl.runtime.yaml_text import NULL, Loader, read_bytes, to_text, yaml_problem
 
@@ -215,8 +216,8 @@ def find_config(path: str | Path) -> Path:
         return own[file.stem]
     known = [name for name in own if not name.startswith("_")]
     said = f"{path}: no such configuration file; the project's own are: {', '.join(known)}"
-    if os.path.isfile(file / "config.yaml"):
-        raise UserError(f"{said}; did you mean '{file / 'config.yaml'}'?")
+    if os.path.isfile(file / CONFIGURATION):
+        raise UserError(f"{said}; did you mean '{file / CONFIGURATION}'?")
     beside = [item for item in sorted(file.parent.glob("*")) if item.suffix in (".yaml", ".yml")]
     by_name = {name: name for name in known} | {item.name: str(item) for item in beside}
     by_name |= {item.stem: str(item) for item in beside}

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import PARTIAL
+from bdl.runtime.ownership import LOCK
 
-_FILE = "run.lock"
 OWNER = "run.owner"  # who holds it: the lock file itself is the locking library's
 _PATIENCE = 5.0  # seconds that the processes of a run just killed take to be gone
 _WAIT = 60.0  # seconds that a writer of a shared file waits for the others
@@ -36,7 +36,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder / _FILE, _PATIENCE)
+        lock = _acquire(folder / LOCK, _PATIENCE)
     except Timeout:
         raise UserError(f"out: {folder} is in use by another run {_holder(folder)}") from None
     except OSError as error:
@@ -134,12 +134,12 @@ def _holder(folder: Path) -> str:
         owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         host, process = owner["host"], owner["process"]
     except (OSError, ValueError, TypeError, KeyError):
-        return f"({_FILE} is locked); {wait}"
+        return f"({LOCK} is locked); {wait}"
     if host == socket.gethostname():
-        return f"(process {process}; {_FILE} is locked); {wait}"
+        return f"(process {process}; {LOCK} is locked); {wait}"
     return (
-        f"(process {process} on {host}; {_FILE} is locked); {wait} If it is no longer there, "
-        f"remove {folder / _FILE}"
+        f"(process {process} on {host}; {LOCK} is locked); {wait} If it is no longer there, "
+        f"remove {folder / LOCK}"
     )
 
 

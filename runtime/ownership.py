@@ -14,10 +14,12 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.files import open_regular, write_text
 
 MARK = ".bdl"  # the file that marks a folder as ours
-RUN = "run"  # what a folder is for; one that is found without a mark has `_LOCK`
-_LOCK = "run.lock"
-_BEGUN = "begun.json"  # of a stage that is being made
-_RECORDS = ("manifest.json", "metrics.json")  # of a finished stage
+RUN = "run"  # what a folder is for; one that is found without a mark has `LOCK`
+LOCK = "run.lock"  # in a run's folder
+CONFIGURATION = "config.yaml"  # there, as it ran
+RESULTS = "results.json"  # there: its networks, by row
+BEGUN = "begun.json"  # of a stage that is being made: its manifest so far
+MANIFEST, METRICS = "manifest.json", "metrics.json"  # of a finished stage
 PREDICTIONS = "predictions.jsonl"  # what predict has written in a folder, a line each; see below
 
 
@@ -41,17 +43,17 @@ def _purposes(folder: Path) -> list[str]:
 
 def is_stage(names: Collection[str]) -> bool:
     """Whether a folder with files of these names is a stage's, finished or not."""
-    return _BEGUN in names or all(name in names for name in _RECORDS)
+    return BEGUN in names or {MANIFEST, METRICS} <= set(names)
 
 
 def has_mark(folder: Path) -> bool:
     """Whether the folder is there, and one that we keep things in."""
-    return any((folder / name).exists() for name in (MARK, _LOCK))
+    return any((folder / name).exists() for name in (MARK, LOCK))
 
 
 def is_run(folder: Path) -> bool:
     """Whether runs have written in the folder, or its files' index for one."""
-    return (folder / _LOCK).exists() or RUN in _purposes(folder)
+    return (folder / LOCK).exists() or RUN in _purposes(folder)
 
 
 def require_free(folder: Path, names: Iterable[str], key: str = "out") -> None:

@@ -20,15 +20,13 @@ from bdl.runtime.console import duration, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import read_json, write_json
 from bdl.runtime.metrics import Metrics
+from bdl.runtime.ownership import BEGUN, MANIFEST, METRICS
 from bdl.runtime.stage import Stage, flatten
 from bdl.runtime.values import plain, restored
 from bdl.runtime.versions import versions
 
 VERSION = 2  # of manifests; 1 is what bdl 0.1 wrote, which is read and never changed
-MANIFEST = "manifest.json"
-METRICS = "metrics.json"
-_BEGUN = "begun.json"  # in an unfinished stage's folder: its manifest so far
-_REPLACED = "replaced.json"  # there, while it is moved: the manifest of what it replaces
+_REPLACED = "replaced.json"  # beside BEGUN, while it is moved: the manifest of what it replaces
 _MOVED = "moved.json"  # there, once all but the manifest has been moved: what begun.json was
 _UNFINISHED = ".unfinished-"
 # What stages keep in their unfinished folders and remove when they are done.
@@ -198,7 +196,7 @@ class Store:
 
     def has_begun(self, stage: Stage) -> bool:
         """Whether an unfinished stage waits there to be gone on with."""
-        return (self.staging_folder(stage) / _BEGUN).is_file()
+        return (self.staging_folder(stage) / BEGUN).is_file()
 
     def _entry(self, stage: Stage) -> Entry:
         home = self.folder_of(stage)
@@ -254,7 +252,7 @@ class Store:
             if folder == self.staging_folder(stage):
                 continue
             mark = _mark_of(folder)
-            if mark is not None and any(item.name != _BEGUN for item in folder.iterdir()):
+            if mark is not None and any(item.name != BEGUN for item in folder.iterdir()):
                 records.append(_read_record(folder / mark))
         return tuple(records)
 
@@ -263,7 +261,7 @@ class Store:
             home = self.folder_of(stage)
             manifest = read_manifest(home)
             old = manifest is not None and manifest.version < VERSION
-            if old or (manifest is None and (home / _BEGUN).is_file()):
+            if old or (manifest is None and (home / BEGUN).is_file()):
                 raise UserError(
                     f"{self.folder}: holds a run of bdl 0.1, which this version reads (predict, "
                     "compare, export-network) and does not change; give another folder with out=..."
@@ -300,7 +298,7 @@ class Store:
     def begin(self, stage: Stage) -> Path:
         """The folder to make the stage in, marked as its own."""
         folder = self.staging_folder(stage)
-        file, record = folder / _BEGUN, _record_of(stage)
+        file, record = folder / BEGUN, _record_of(stage)
         # Settings that change no result can change the files: those of before are still its own.
         before = _read_record(file).files if file.is_file() else []
         record.files = list(dict.fromkeys([*before, *stage.files()]))
@@ -310,7 +308,7 @@ class Store:
 
     def restart(self, stage: Stage) -> None:
         """Forget what an unfinished stage of the same settings has made."""
-        _clear(self.staging_folder(stage), _BEGUN)
+        _clear(self.staging_folder(stage), BEGUN)
 
     def finish(self, stage: Stage, metrics: Metrics, seconds: float, made_on: MadeOn) -> None:
         """Move a stage into its folder, where its results count from then on.
@@ -373,8 +371,8 @@ class Store:
                 target = home / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(folder / name, target)
-        if (folder / _BEGUN).is_file():
-            os.replace(folder / _BEGUN, folder / _MOVED)
+        if (folder / BEGUN).is_file():
+            os.replace(folder / BEGUN, folder / _MOVED)
         os.replace(folder / MANIFEST, home / MANIFEST)
         self.tidy(stage)
 
@@ -389,7 +387,7 @@ class Store:
             for other in self._staging_folders(stage):
                 # Of a stage whose moving a kill interrupted, files lie in the stage's folder, too.
                 _remove(home, _moved_from(other) - kept)
-                _clear(other, _mark_of(other) or _BEGUN)
+                _clear(other, _mark_of(other) or BEGUN)
             _clear(folder, _MOVED)
 
     # Staleness
@@ -543,8 +541,8 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 def _mark_of(staging: Path) -> str | None:
     """The record by which an unfinished stage's folder is known; None if it is none, or if all that
     was in it has been moved."""
-    if (staging / _BEGUN).is_file():
-        return _BEGUN
+    if (staging / BEGUN).is_file():
+        return BEGUN
     return _MOVED if (staging / _MOVED).is_file() and (staging / MANIFEST).is_file() else None
 
 

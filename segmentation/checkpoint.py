@@ -19,8 +19,6 @@ from bdl.segmentation.network_name import NOT_OF_WEIGHTS, is_users_own, without_
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import Segmenter
 
-RESULT = "segmenter.pt"
-
 
 def save_segmenter(
     file: Path,

@@ -9,11 +9,11 @@ from typing import Any
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import is_no_folder, read_json
-from bdl.runtime.store import METRICS, read_manifest
+from bdl.runtime.ownership import METRICS, RESULTS
+from bdl.runtime.store import read_manifest
 from bdl.segmentation.metrics import TARGET_LABELS, in_words
 from bdl.segmentation.stages import BEST, RESULT, Segmenter
 
-_RESULTS = "results.json"  # in a run's folder: its networks, by row
 _MUCH = 0.01  # mIoU by which another network must be better to be hinted at
 
 
@@ -76,9 +76,7 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
         raise no_network(checkpoint)
     chosen = choose(kept, network)
     if not chosen.file.is_file():
-        raise UserError(
-            f"{chosen.file}: no such file, though {_RESULTS} names it; give another one"
-        )
+        raise UserError(f"{chosen.file}: no such file, though {RESULTS} names it; give another one")
     why = " (chosen on the validation labels)" if network == "best" else ""
     note = "" if chosen.note is None else f"; {chosen.note}"
     level = logging.WARNING if note else logging.INFO
@@ -92,7 +90,7 @@ def find_segmenter(checkpoint: Path, network: str = "last") -> Path:
 def no_network(folder: Path) -> UserError:
     """What to say of a folder in which no run has a finished network."""
     below = ("*", "*/*/*")  # as an ablation has them
-    runs = sorted(file.parent for depth in below for file in folder.glob(f"{depth}/{_RESULTS}"))
+    runs = sorted(file.parent for depth in below for file in folder.glob(f"{depth}/{RESULTS}"))
     hint = f"; give a run's folder, such as {runs[0]}" if runs else ""
     return UserError(f"{folder}: holds no finished segmentation network ({RESULT}){hint}")
 
@@ -137,7 +135,7 @@ def best_of(kept: Sequence[Kept]) -> Kept | None:
 
 def kept_networks(folder: Path) -> list[Kept]:
     """All networks that a run has kept, in the order of the loop."""
-    rows = read_json(folder / _RESULTS) if (folder / _RESULTS).is_file() else []
+    rows = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else []
     if not rows:
         return sorted(_finished(folder), key=lambda one: (one.k, one.i))
     kept = []

@@ -34,14 +34,14 @@ from bdl.runtime.replay import make_replay
 from bdl.runtime.run import Run
 from bdl.runtime.training import TrainingStep, Validation, fit
 from bdl.segmentation import losses
-from bdl.segmentation.checkpoint import RESULT, initial_segmenter, save_segmenter
+from bdl.segmentation.checkpoint import initial_segmenter, save_segmenter
 from bdl.segmentation.metrics import TARGET_LABELS, SegmenterMetrics
 from bdl.segmentation.networks.base import Segmenter, upsample
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.networks.layers import require_several_images, split_by_layer
 from bdl.segmentation.networks.user_module import users_errors
 from bdl.segmentation.schedule import rate_factor
-from bdl.segmentation.stages import batch_count, batch_path
+from bdl.segmentation.stages import RESULT, batch_count, batch_path
 from bdl.segmentation.validation import BestState, ValidationData
 
 _TRIED = 128  # pixels of a side of the image that a network is tried with, at the most

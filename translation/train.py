@@ -36,11 +36,11 @@ from bdl.translation.grain import add_grain, draw_grain
 from bdl.translation.networks import Generator, PatchDiscriminator, memory_format, to_signed
 from bdl.translation.pool import FakePool
 from bdl.translation.schedule import Schedule
+from bdl.translation.stages import RESULT
 
 Frame = tuple[int, str, Tensor]  # index, name, and 3 x H x W uint8
 ScoreMaps = Callable[[Tensor], Tensor]  # images in [0, 1] to score maps N x C x h x w
 
-RESULT = "translator.pt"
 _WIDEST = 640  # pixels of a sample that is shown
 
 

@@ -20,8 +20,8 @@ from bdl.runtime.weights import require_finite
 from bdl.runtime.writing import Writer
 from bdl.translation.metrics import TranslatedMetrics
 from bdl.translation.networks import memory_format
-from bdl.translation.stages import image_path, reconstruction_path
-from bdl.translation.train import RESULT, Translator
+from bdl.translation.stages import RESULT, image_path, reconstruction_path
+from bdl.translation.train import Translator
 
 
 def load_translator(folder: Path) -> Translator:

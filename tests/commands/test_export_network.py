@@ -13,11 +13,12 @@ from bdl.domains.label_space import load_label_space
 from bdl.pipeline import main
 from bdl.runtime.config import SegmentationConfig
 from bdl.segmentation import export_network as module
-from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.export_network import same_labels
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.predict import probabilities
 from bdl.segmentation.predictor import Predictor
+from bdl.segmentation.stages import RESULT
 
 SPACE = load_label_space("camvid11")
 

@@ -13,8 +13,8 @@ from PIL import Image
 from bdl.execution import WRITES
 from bdl.pipeline import main
 from bdl.reports.ablation import WRITTEN
-from bdl.segmentation.checkpoint import RESULT
 from bdl.segmentation.networks import build_segmenter
+from bdl.segmentation.stages import RESULT
 from tests.helpers.predictor import make_network, photo, save
 
 Command = Callable[..., int]

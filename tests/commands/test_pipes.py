@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bdl.pipeline import main
-from bdl.segmentation.checkpoint import RESULT
+from bdl.segmentation.stages import RESULT
 from tests.helpers import layouts
 from tests.helpers.predictor import make_network, save
 

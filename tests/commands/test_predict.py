@@ -11,8 +11,8 @@ from PIL import Image
 from bdl.commands.predict import LOCK
 from bdl.domains.images import open_label
 from bdl.pipeline import main
-from bdl.segmentation.checkpoint import RESULT
 from bdl.segmentation.predictor import Predictor
+from bdl.segmentation.stages import RESULT
 from tests.helpers.predictor import SPACE, make_network, photo, save
 
 

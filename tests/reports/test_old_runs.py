@@ -10,15 +10,16 @@ from bdl.domains.label_space import load_label_space
 from bdl.reports.comparison import as_text, notes, write_comparison
 from bdl.reports.finished_runs import class_colors, compared_frames, read_runs
 from bdl.reports.old_runs import renewed
-from bdl.reports.records import RESULTS, read_rows, records_in
+from bdl.reports.records import read_rows, records_in
 from bdl.reports.report import Report, write_report
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import read_json, write_json
 from bdl.runtime.metrics import TrainingMetrics
+from bdl.runtime.ownership import RESULTS
 from bdl.runtime.store import Manifest
-from bdl.segmentation.checkpoint import RESULT
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics
 from bdl.segmentation.predictor import find_segmenter, trained_size
+from bdl.segmentation.stages import RESULT
 from bdl.translation.metrics import Confused, MeasureMetrics
 
 OLD = Path(__file__).parents[1] / "data" / "run-0.1"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bdl.domains.label_space import NO_SUBSETS, LabelSpace
 from bdl.reports.records import (
-    RESULTS,
     Record,
     Row,
     fitting,
@@ -21,6 +20,7 @@ from bdl.reports.records import (
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import write_json
 from bdl.runtime.metrics import Metrics, TrainingMetrics
+from bdl.runtime.ownership import RESULTS
 from bdl.runtime.store import VERSION, Manifest
 from bdl.runtime.values import plain
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelClass, PseudoLabelMetrics

@@ -22,7 +22,6 @@ from bdl.runtime.errors import UserError
 from bdl.runtime.files import tells_case_apart, write_json
 from bdl.segmentation import maps as maps_module
 from bdl.segmentation import predictor as predictor_module
-from bdl.segmentation.checkpoint import RESULT
 from bdl.segmentation.maps import Maps
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.predict import probabilities, window_starts, windowed
@@ -36,6 +35,7 @@ from bdl.segmentation.predictor import (
     predict_files,
     trained_size,
 )
+from bdl.segmentation.stages import RESULT
 from tests.helpers.predictor import SPACE, make_network, photo, save
 
 

@@ -28,12 +28,13 @@ from bdl.runtime.config import (
 from bdl.runtime.console import Console
 from bdl.runtime.errors import UserError
 from bdl.runtime.run import Run
-from bdl.segmentation.checkpoint import RESULT, initial_segmenter, load_segmenter, save_segmenter
+from bdl.segmentation.checkpoint import initial_segmenter, load_segmenter, save_segmenter
 from bdl.segmentation.metrics import SegmenterMetrics
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import ParameterGroup, Segmenter
 from bdl.segmentation.networks.discriminator import OutputDiscriminator
 from bdl.segmentation.schedule import rate_factor
+from bdl.segmentation.stages import RESULT
 from bdl.segmentation.train import (
     LossAndMaps,
     SegmentationData,

@@ -14,13 +14,14 @@ from bdl.domains.label_space import load_label_space
 from bdl.domains.loading import WholeImages
 from bdl.runtime.config import PseudoLabelConfig, SegmentationConfig
 from bdl.runtime.errors import UserError
-from bdl.segmentation.checkpoint import RESULT, save_segmenter
+from bdl.segmentation.checkpoint import save_segmenter
 from bdl.segmentation.evaluate import evaluate, prediction_path
 from bdl.segmentation.networks import build_segmenter
 from bdl.segmentation.networks.base import Segmenter
 from bdl.segmentation.predictor import Predictor, predict_files
 from bdl.segmentation.pseudo_labels import make_pseudo_labels, pseudo_label_path
 from bdl.segmentation.score import own_table
+from bdl.segmentation.stages import RESULT
 
 SPACE = load_label_space("camvid11")
 

@@ -17,9 +17,9 @@ from bdl.runtime.console import Console
 from bdl.runtime.files import load_tensors
 from bdl.runtime.stopping import stop_request
 from bdl.segmentation import validation
-from bdl.segmentation.checkpoint import RESULT, load_segmenter, save_segmenter
+from bdl.segmentation.checkpoint import load_segmenter, save_segmenter
 from bdl.segmentation.metrics import Best
-from bdl.segmentation.stages import BEST
+from bdl.segmentation.stages import BEST, RESULT
 from tests.helpers.runs import RunFolder
 
 STAGES = ("source-only", "k1/segmentation-0", "k1/segmentation-1")

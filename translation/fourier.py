@@ -1,6 +1,5 @@
 """Translation without a translator: the low frequencies' amplitudes of target images."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,24 +66,15 @@ def export_with_amplitudes(
     Raises:
         UserError: An image cannot be read.
     """
-    translate = partial(_translate, run=run, images=images, target=target, beta=beta, seed=seed)
+
+    @torch.inference_mode()
+    def translate(index: int, image: Tensor) -> tuple[Tensor, None]:
+        item = target[partner(seed, images.samples[index].name, len(target))]
+        if isinstance(item, UserError):
+            raise item
+        other = to_unit(run.fabric.to_device(item["image"][None]))
+        if other.shape != image.shape:
+            other = F.interpolate(other, image.shape[-2:], mode="bilinear", antialias=True)
+        return swap_amplitude(image, other, beta), None
+
     return export_each(run, folder, images, translate)
-
-
-@torch.inference_mode()
-def _translate(
-    index: int,
-    image: Tensor,
-    run: Run,
-    images: WholeImages,
-    target: WholeImages,
-    beta: float,
-    seed: int,
-) -> tuple[Tensor, None]:
-    item = target[partner(seed, images.samples[index].name, len(target))]
-    if isinstance(item, UserError):
-        raise item
-    other = to_unit(run.fabric.to_device(item["image"][None]))
-    if other.shape != image.shape:
-        other = F.interpolate(other, image.shape[-2:], mode="bilinear", antialias=True)
-    return swap_amplitude(image, other, beta), None

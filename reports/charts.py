@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-COLORS = 8  # the style sheet names as many: .c0 to .c7
+# Of lines, on a light and on a dark page; style sheets name them .c0 to .c7.
+LIGHT = ("#33383f", "#0072b2", "#d55e00", "#009e73", "#a6478a", "#b08900", "#56a5d8", "#8a5a2b")
+DARK = ("#d5d9de", "#4da6e0", "#f08a4b", "#3cc79a", "#d78cc0", "#dcb93f", "#a5d3f2", "#c79a6b")
+COLORS = len(LIGHT)
 
 _WIDTH, _HEIGHT = 340, 190
 _WIDE = 480, 250  # width and height of a chart of categories
@@ -26,20 +29,10 @@ _STYLE = (
     "text.name{text-anchor:start}"
     ".grid{stroke:#e3e3e0}.line{fill:none;stroke:var(--c);stroke-width:1.6}"
     "circle{fill:var(--c);opacity:0}circle.dot,circle:hover{opacity:1}"
-    + "".join(
-        f".c{number}{{--c:{color}}}"
-        for number, color in enumerate(
-            ["#33383f", "#0072b2", "#d55e00", "#009e73", "#a6478a", "#b08900", "#56a5d8", "#8a5a2b"]
-        )
-    )
+    + "".join(f".c{number}{{--c:{color}}}" for number, color in enumerate(LIGHT))
     + "@media(prefers-color-scheme:dark){svg{background:#131518}text{fill:#a0a5ad}"
     ".grid{stroke:#30343a}"
-    + "".join(
-        f".c{number}{{--c:{color}}}"
-        for number, color in enumerate(
-            ["#d5d9de", "#4da6e0", "#f08a4b", "#3cc79a", "#d78cc0", "#dcb93f", "#a5d3f2", "#c79a6b"]
-        )
-    )
+    + "".join(f".c{number}{{--c:{color}}}" for number, color in enumerate(DARK))
     + "}"
 )
 

@@ -1,7 +1,6 @@
 """The run's report: one HTML file with the results, curves and images of what is there."""
 
 import datetime
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,12 +9,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from PIL import Image
 
-from bdl.reports.charts import Line, line_chart
+from bdl.reports.charts import DARK, LIGHT, Line, line_chart
 from bdl.reports.pictures import RIGHT, WRONG, Panel, Strip
 from bdl.reports.records import Record, Row, trained
 from bdl.runtime.console import duration
@@ -23,6 +22,7 @@ from bdl.runtime.files import write_text
 from bdl.runtime.live import Progress
 from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.store import Manifest
+from bdl.runtime.yaml_text import to_line
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics
 from bdl.segmentation.stages import TrainedSegmenter
 from bdl.translation.metrics import Drift, MeasureMetrics, TranslatorMetrics, Trust
@@ -339,7 +339,7 @@ def template(name: str) -> "jinja2.Template":
         "direction": direction,
         "duration": duration,
         "decimals": decimals,
-        "setting": setting,
+        "setting": to_line,
         "breakable": breakable,
         "size": byte_size,
         "color": "#{0[0]:02x}{0[1]:02x}{0[2]:02x}".format,
@@ -349,6 +349,8 @@ def template(name: str) -> "jinja2.Template":
         "silent": _SILENT,
         "right": RIGHT,
         "wrong": WRONG,
+        "light": LIGHT,
+        "dark": DARK,
     }
     return environment.get_template(name)
 
@@ -459,13 +461,6 @@ def _rounded_points(value: float) -> Decimal:
 def difference(one: float | None, other: float | None) -> float | None:
     """`one` less `other`; None where either is."""
     return None if one is None or other is None else one - other
-
-
-def setting(value: Any) -> str:
-    """A value of a configuration as YAML has it: true, null, [32, 32], adamw, {width: 8}."""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {setting(item)}' for key, item in value.items())}}}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def breakable(name: str) -> Markup:

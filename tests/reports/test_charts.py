@@ -2,15 +2,12 @@
 
 import itertools
 import math
-import re
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdl.reports import charts
 from bdl.reports.charts import (
     Line,
     Series,
@@ -147,14 +144,3 @@ def test_a_chart_of_its_own_is_a_file_with_its_colours_and_names() -> None:
     assert [look for look in looks if look.startswith("line")] == ["line c2", "line c3"] * 2
     style = svg.find(f"{space}style")
     assert style is not None and ".c1{--c:#0072b2}" in (style.text or "")
-
-
-def test_the_style_of_a_file_is_that_of_the_pages() -> None:
-    """The colours of both themes are those of the report's style sheet."""
-    sheet = (Path(charts.__file__).parent / "templates/report.html.j2").read_text(encoding="utf-8")
-    light, dark = sheet.split("prefers-color-scheme: dark", 1)
-    own_light, own_dark = charts._STYLE.split("prefers-color-scheme:dark", 1)
-    for page, own in ((light, own_light), (dark.split("* {")[0], own_dark)):
-        expected = dict(re.findall(r"--c(\d): (#\w+)", page))
-        assert dict(re.findall(r"\.c(\d)\{--c:(#\w+)", own)) == expected
-        assert len(expected) == charts.COLORS

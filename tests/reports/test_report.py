@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bdl.reports.charts import COLORS, DARK, LIGHT
 from bdl.reports.pictures import Panel, Strip, beside, data_url, hatched
 from bdl.reports.records import Record, Row
 from bdl.reports.report import (
@@ -143,6 +144,13 @@ def page(report: Report, tmp_path: Path) -> Path:
     file = tmp_path / "report.html"
     write_report(file, report)
     return file
+
+
+def test_the_page_and_charts_have_the_same_colours(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for colors in (LIGHT, DARK):
+        named = [f"--c{number}: {color};" for number, color in enumerate(colors)]
+        assert " ".join(named) in text and len(colors) == COLORS
 
 
 class Table(HTMLParser):

@@ -1,10 +1,10 @@
 """reports/settings.py: what runs set otherwise than each other, a row each."""
 
-from bdl.reports.report import setting
 from bdl.reports.settings import differing
 from bdl.runtime.config import Config, DomainConfig
 from bdl.runtime.stage import flatten
 from bdl.runtime.values import plain
+from bdl.runtime.yaml_text import to_line
 
 
 def flat(config: Config) -> dict:
@@ -18,7 +18,7 @@ def test_a_section_that_one_run_has_is_one_row_of_what_was_set_in_it():
     told = {"root": "few", "encoding": "train_id"}
     assert differing([one, other, one]) == [("data.target_labelled", [None, told, None])]
     assert differing([other, one]) == [("data.target_labelled", [told, None])]
-    assert setting(told) == "{root: few, encoding: train_id}"
+    assert to_line(told) == "{root: few, encoding: train_id}"
     more = Config()
     more.data.target_labelled = DomainConfig(root="many", encoding="train_id")
     assert differing([other, flat(more)]) == [("data.target_labelled.root", ["few", "many"])]

@@ -12,11 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bdl.runtime import config_keys
 from bdl.runtime.config_keys import Config, Key, all_keys, default_of
 from bdl.runtime.values import plain
+from bdl.runtime.yaml_text import to_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,8 +115,7 @@ def _in_table(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A default as YAML has it."""
-    text = yaml.safe_dump(plain(value), default_flow_style=True, width=200)
-    return f"`{text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
+    return f"`{to_line(plain(value))}`"
 
 
 if __name__ == "__main__":

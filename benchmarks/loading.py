@@ -110,10 +110,10 @@ def ours(samples: list[Sample], epochs: int, workers: int, cache: Path | None, f
             images = ImageCache(cache / str(next(folders)) if fresh else cache, 1e12)
             images.prepare()
         data = TrainingSamples(samples, View(size=RESIZED), 0, "source", labels, images)
-        batches = training_batches(data, 0, epochs * len(samples), 1, workers)
+        batches = training_batches({"source": data}, 0, epochs * len(samples), 1, workers)
         timings = [
             brightness(batch["image"], batch["label"].where(batch["label"] != IGNORE, 0))
-            for batch in batches
+            for batch in (roles["source"] for roles in batches)
         ]
         return summary(timings)
 

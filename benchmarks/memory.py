@@ -118,7 +118,7 @@ def stages(run: Run, count: int, size: tuple[int, int]) -> dict[str, Callable[[]
             run, folder / "export", Translator(4, 1).eval(), images, [0]
         ),
         "pseudo-labels": lambda: make_pseudo_labels(
-            run, folder / "labels", network, [images], size, space, thresholds
+            run, folder / "labels", network, images, size, space, thresholds
         ),
         "evaluation": lambda: evaluate(
             run, folder / "evaluation", network, labelled, space, None, [0]

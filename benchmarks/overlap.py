@@ -102,7 +102,7 @@ def stages(
             pseudo_labels, "write_labels", waiting(pseudo_labels.write_labels, write)
         ):
             return pseudo_labels.make_pseudo_labels(
-                run, folder / "made", slow_network(compute), [unlabelled], SIZE, SPACE,
+                run, folder / "made", slow_network(compute), unlabelled, SIZE, SPACE,
                 PseudoLabelConfig(),
             )  # fmt: skip
 

@@ -126,7 +126,7 @@ def ours(options: argparse.Namespace) -> Work:
             run,
             Path(temporary.name) / "ours",
             network,
-            [images],
+            images,
             tuple(options.size),
             space,
             PseudoLabelConfig(),

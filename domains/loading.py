@@ -5,16 +5,17 @@ that a run can go on at any step, with any number of loader processes, as if it 
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bdl.domains.cache import ImageCache
 from bdl.domains.datasets import Sample
@@ -103,14 +104,25 @@ class Reader:
 
         Returns: H x W x 3 uint8, and where it is opaque, H x W bool, None if everywhere.
         """
+        return self.images(file, [view])[0]
 
-        def make() -> np.ndarray:
-            photo = open_image(file, self.orientation)
-            photo = photo.resized(view.full_size(photo.size))
-            return photo.pixels if photo.opaque is None else _joined(photo)
+    def images(
+        self, file: Path, views: Sequence[View]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The same for several views; the file is decoded once at the most."""
+        photo = lru_cache(lambda: open_image(file, self.orientation))
 
-        pixels = self._kept(file, f"photo {self.orientation} {view.size} {view.width}", make)
-        return (pixels, None) if pixels.shape[2] == 3 else (pixels[..., :3], pixels[..., 3] > 0)
+        def make(view: View) -> np.ndarray:
+            resized = photo().resized(view.full_size(photo().size))
+            return resized.pixels if resized.opaque is None else _joined(resized)
+
+        made = []
+        for view in views:
+            form = f"photo {self.orientation} {view.size} {view.width}"
+            pixels = self._kept(file, form, partial(make, view))
+            opaque = None if pixels.shape[2] == 3 else pixels[..., 3] > 0
+            made.append((pixels[..., :3], opaque))
+        return made
 
     def label(
         self,
@@ -178,15 +190,7 @@ class TrainingSamples(Dataset):
         self.__dict__.update(state)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
-    def __getitem__(self, number: int) -> dict[str, Tensor] | UserError:
-        # An error is handed on as a value: raised here it would reach the user wrapped in the
-        # traceback of a loader process.
-        try:
-            return self._load(number)
-        except UserError as error:
-            return error
-
-    def _load(self, number: int) -> dict[str, Tensor]:
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
         epoch, position = divmod(number, len(self.samples))
         sample = self.samples[self._order(epoch)[position]]
         image, opaque = self.reader.image(sample.image, View() if self.view.zooms else self.view)
@@ -228,7 +232,8 @@ class WholeImages(Dataset):
     kept}; where the image is transparent somewhere, "opaque": H x W bool; and, with `table`,
     "label": stored ids mapped to train ids, 255 where the image is transparent, H' x W' int64 at
     the label's own size.
-    `orientation` is how images are read.
+    `orientation` is how images are read. With several `scales`, factors of the size, "image" and
+    "opaque" are of the first, and "others" are the images of the others.
     """
 
     def __init__(
@@ -239,29 +244,30 @@ class WholeImages(Dataset):
         cache: ImageCache | None = None,
         orientation: str = UPRIGHT,
         width: int | None = None,
+        scales: Sequence[float] = (1.0,),
     ) -> None:
-        self.samples, self.view = samples, View(size=size, width=width)
+        self.samples = samples
+        self.views = [View(size=size, width=width).scaled(scale) for scale in scales]
         self.labelled = table is not None
         self.reader = Reader(table, cache, orientation)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor] | UserError:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
-        try:
-            image, opaque = self.reader.image(sample.image, self.view)
-            item = {"index": torch.tensor(index), "image": to_tensor(image)}
+        (image, opaque), *others = self.reader.images(sample.image, self.views)
+        item: dict[str, Any] = {"index": torch.tensor(index), "image": to_tensor(image)}
+        if others:
+            item["others"] = [to_tensor(other) for other, _ in others]
+        if opaque is not None:
+            item["opaque"] = torch.from_numpy(opaque)
+        if self.labelled and sample.label is not None:
+            label = self.reader.label(sample.label)
             if opaque is not None:
-                item["opaque"] = torch.from_numpy(opaque)
-            if self.labelled and sample.label is not None:
-                label = self.reader.label(sample.label)
-                if opaque is not None:
-                    label = without_data(label, resized_mask(opaque, label.shape[::-1]))
-                item["label"] = to_ids(label)
-            return item
-        except UserError as error:
-            return error
+                label = without_data(label, resized_mask(opaque, label.shape[::-1]))
+            item["label"] = to_ids(label)
+        return item
 
 
 class StepBatches:
@@ -285,27 +291,36 @@ class StepBatches:
 
 
 def training_batches(
-    samples: TrainingSamples,
+    roles: Mapping[str, TrainingSamples | None],
     start: int,
     stop: int,
     batch_size: int,
     workers: int,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[dict[str, Tensor]]:
-    """The batches of steps `start` to `stop` - 1 for one process; `batch_size` is over all.
+) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """The batches of steps `start` to `stop` - 1 for one process, by role; None has none.
+
+    `batch_size` is over all processes. `workers` load for all roles together.
 
     Raises UserError for a sample that cannot be used.
     """
     batches = StepBatches(start, stop, batch_size, rank, world_size)
-    return _load(samples, batches, workers)
+    return _load({role: data for role, data in roles.items() if data is not None}, batches, workers)
 
 
 def whole_images(
     images: WholeImages, indices: Iterable[int], workers: int
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[dict[str, Any]]:
     """The images of those indices one by one, as batches of one."""
-    return _load(images, [[index] for index in indices], workers)
+    return (batch["images"] for batch in joined_images({"images": images}, indices, workers))
+
+
+def joined_images(
+    sets: Mapping[str, WholeImages], indices: Iterable[int], workers: int
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """The same of several sets at a time, by name."""
+    return _load(sets, [[index] for index in indices], workers)
 
 
 def share(count: int, rank: int, world_size: int) -> range:
@@ -313,9 +328,28 @@ def share(count: int, rank: int, world_size: int) -> range:
     return range(rank, count, world_size)
 
 
-def _load(data: Dataset, batches: Iterable[list[int]], workers: int) -> Iterator[dict[str, Tensor]]:
+class _Joined(Dataset):
+    """Data sets that share their loader processes: an item has that number's of each, by name.
+
+    An error is an item, too: raised, it would reach the user wrapped in the traceback of a loader
+    process.
+    """
+
+    def __init__(self, sets: Mapping[str, Dataset]) -> None:
+        self.sets = sets
+
+    def __getitem__(self, number: int) -> dict[str, dict[str, Any]] | UserError:
+        try:
+            return {name: data[number] for name, data in self.sets.items()}
+        except UserError as error:
+            return error
+
+
+def _load(
+    sets: Mapping[str, Dataset], batches: Iterable[list[int]], workers: int
+) -> Iterator[dict[str, dict[str, Any]]]:
     loader = DataLoader(
-        data,
+        _Joined(sets),
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
@@ -331,15 +365,19 @@ def _load(data: Dataset, batches: Iterable[list[int]], workers: int) -> Iterator
         yield batch
 
 
-def _collate(items: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] | UserError:
+def _collate(
+    items: list[dict[str, dict[str, Any]] | UserError],
+) -> dict[str, dict[str, Any]] | UserError:
+    good = []
     for item in items:
         if isinstance(item, UserError):
             return item
-    good = [item for item in items if isinstance(item, dict)]
-    shapes = {tuple(item["image"].shape[1:]) for item in good}
-    if len(shapes) > 1:
-        return UserError(
-            f"images of one batch have different sizes (height x width: {sorted(shapes)}); "
-            "set data.source.size and data.target.size, or a crop"
-        )
-    return {key: torch.stack([item[key] for item in good]) for key in good[0]}
+        good.append(item)
+    for name in good[0]:
+        shapes = {tuple(item[name]["image"].shape[1:]) for item in good}
+        if len(shapes) > 1:
+            return UserError(
+                f"images of one batch have different sizes (height x width: {sorted(shapes)}); "
+                "set data.source.size and data.target.size, or a crop"
+            )
+    return default_collate(good)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,18 +138,17 @@ class ImageSet:
         table = self.labels.table if self.labels is not None else None
         return TrainingSamples(samples, view, seed, self.role, table, self.cache, self.orientation)
 
-    def whole(self, samples: list[Sample] | None = None, scale: float = 1.0) -> WholeImages:
-        """`samples` of this role (default: its own), uncut, at `scale` times its size."""
+    def whole(
+        self, samples: list[Sample] | None = None, scales: Sequence[float] = (1.0,)
+    ) -> WholeImages:
+        """`samples` of this role (default: its own), uncut, at so many times its size."""
         from bdl.domains.loading import WholeImages
 
-        size, width = self.size, self.width
-        if size is not None:
-            size = (round(scale * size[0]), round(scale * size[1]))
-        elif width is not None:
-            width = round(scale * width)
         table = self.labels.table if self.labels is not None else None
         samples = self.samples() if samples is None else samples
-        return WholeImages(samples, size, table, self.cache, self.orientation, width)
+        return WholeImages(
+            samples, self.size, table, self.cache, self.orientation, self.width, scales
+        )
 
 
 class Problem:

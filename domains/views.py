@@ -1,6 +1,6 @@
 """How training samples are cut from their images, by the settings alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class View:
         if self.width is not None:
             return self.width, max(1, round(stored[1] * self.width / stored[0]))
         return stored
+
+    def scaled(self, factor: float) -> "View":
+        """The same at `factor` times its size or width; as stored where it has neither."""
+        size = self.size and (round(factor * self.size[0]), round(factor * self.size[1]))
+        return replace(self, size=size, width=self.width and round(factor * self.width))
 
     @property
     def zooms(self) -> bool:

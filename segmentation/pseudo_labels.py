@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -215,17 +215,17 @@ def make_pseudo_labels(
     run: Run,
     folder: Path,
     network: Segmenter,
-    views: Sequence[WholeImages],
+    images: WholeImages,
     size: tuple[int, int] | None,
     space: LabelSpace,
     config: PseudoLabelConfig,
     before: Before = Before(),
 ) -> PseudoLabelMetrics:
-    """Write a label map of predictions for every image of the `views`, below `folder`/labels.
+    """Write a label map of predictions for every image, below `folder`/labels.
 
-    One pass of the network over each view. Predictions wait on disk until the thresholds are known,
-    and those there from an interrupted run are used again. A pixel whose confidence is below its
-    class's threshold becomes 255; transparent pixels are 255, too, and count for no threshold.
+    One pass of the network for each scale. Predictions wait on disk until the thresholds are
+    known, and those there from an interrupted run are used again. A pixel whose confidence is below
+    its class's threshold becomes 255; transparent pixels are 255, too, and count for no threshold.
     With `max_growth` a threshold is as high as it must be for a class to have at most so many times
     the labels that it had before. Where predictions have collapsed into one class, all is 255.
 
@@ -238,9 +238,9 @@ def make_pseudo_labels(
         run: How the run works.
         folder: Where to write.
         network: The network, on any device.
-        views: The same images at one size or several; the mean of what the network says of them is
-            the prediction.
-        size: Width and height of the prediction; None: those of the first view.
+        images: At one scale or several; the mean of what the network says of an image is the
+            prediction.
+        size: Width and height of the prediction; None: those of the first scale.
         space: The classes, for the files' colours.
         config: Thresholds, and whether mirror images are views, too.
         before: What they are compared with.
@@ -257,7 +257,7 @@ def make_pseudo_labels(
     limited = config.max_growth is not None and any(before.labels)
     enough = 1.0 if limited else config.max_threshold  # no confidence above is told from others
     thresholds = ClassThresholds(space.num_classes, config.quantile, enough, folder)
-    samples = views[0].samples
+    samples = images.samples
     mine = share(len(samples), fabric.global_rank, fabric.world_size)
     with (
         run.console.track(run.title, len(mine), unit="images") as task,
@@ -270,15 +270,15 @@ def make_pseudo_labels(
             opaque = labels != IGNORE
             thresholds.update(labels[opaque], confidence[opaque])
             task.advance()
-        for batches in zip(*(whole_images(view, left, run.workers) for view in views), strict=True):
-            best = _mean_prediction(fabric, network, batches, size, config.flip).max(1)
+        for batch in whole_images(images, left, run.workers):
+            best = _mean_prediction(fabric, network, batch, size, config.flip).max(1)
             confidence = best.values[0].cpu().numpy()
             labels = best.indices[0].to(torch.uint8).cpu().numpy()
             opaque = np.ones(labels.shape, bool)
-            if "opaque" in batches[0]:
-                opaque = resized_mask(batches[0]["opaque"][0].numpy(), labels.shape[::-1])
+            if "opaque" in batch:
+                opaque = resized_mask(batch["opaque"][0].numpy(), labels.shape[::-1])
             labels = without_data(labels, opaque)
-            file = _prediction_file(waiting, int(batches[0]["index"]))
+            file = _prediction_file(waiting, int(batch["index"]))
             writer.submit(_write_prediction, file, labels, confidence, enough)
             counter.submit(_count, thresholds, labels, confidence, opaque)
             task.advance()
@@ -377,12 +377,12 @@ def write_given_labels(
 def _mean_prediction(
     fabric: Fabric,
     network: Segmenter,
-    batches: Sequence[dict[str, Tensor]],
+    batch: dict[str, Any],
     size: tuple[int, int] | None,
     flip: bool,
 ) -> Tensor:
-    """The mean of the class probabilities, 1 x C x H x W, over the views of one image."""
-    views = [to_unit(fabric.to_device(batch["image"])) for batch in batches]
+    """The mean of the class probabilities, 1 x C x H x W, over the scales of one image."""
+    views = [to_unit(fabric.to_device(v)) for v in (batch["image"], *batch.get("others", []))]
     height, width = (size[1], size[0]) if size else views[0].shape[2:]
     maps = mean_over_views(
         lambda view: Stored(probabilities(fabric, network, view, (height, width))), views, flip

@@ -246,16 +246,15 @@ class PseudoLabels(Stage):
         known = match_labels(self.target, self.labelled).known
         samples = self.target.samples()
         unlabelled = [one for one, label in zip(samples, known, strict=True) if label is None]
-        # Without a size the label maps are as large as the first view: that nearest the images.
+        # Without a size the label maps are as large as at the first scale: that nearest 1.
         scales = self.labelling.scales
         if self.target.size is None:
             scales = tuple(sorted(scales, key=lambda scale: abs(scale - 1)))
-        views = [self.target.whole(unlabelled, scale) for scale in scales]
         metrics = make_pseudo_labels(
             run,
             folder,
             self.network.load(run),
-            views,
+            self.target.whole(unlabelled, scales),
             self.target.size,
             self.classes.space,
             self.labelling,

@@ -506,32 +506,33 @@ def segmentation_batches(
         target, None without one.
     """
 
-    def load(samples: TrainingSamples) -> Iterator[tuple[Tensor, Tensor | None]]:
-        size = training.batch_size
-        loaded = training_batches(samples, steps.start, steps.stop, size, run.workers, *process)
-        purpose = f"{samples.purpose} 0"  # the same draws for all processes, each takes its own
-        for step, batch in enumerate(loaded, start=steps.start):
-            batch = run.fabric.to_device(batch)
-            images = to_unit(batch["image"])
-            images = jitter_colors(images, training.augmentation, seed, purpose, step, *process)
-            yield images, batch.get("label")
+    roles = {"source": data.source, "target": data.target, "labelled": data.labelled}
+    size = training.batch_size
+    loaded = training_batches(roles, steps.start, steps.stop, size, run.workers, *process)
+    for step, batches in enumerate(loaded, start=steps.start):
+        seen: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for role, samples in roles.items():
+            if samples is not None:
+                batch = run.fabric.to_device(batches[role])
+                purpose = f"{samples.purpose} 0"  # the same for all processes, each takes its own
+                images = to_unit(batch["image"])
+                images = jitter_colors(images, training.augmentation, seed, purpose, step, *process)
+                seen[role] = images, batch.get("label")
+        source, target = _labelled(seen["source"]), None
+        if "target" in seen:
+            target = Target(*seen["target"])
+            if data.class_mixing and target.pseudo_labels is not None:
+                mixed = mix_classes(source, _labelled(seen["target"]), seed, step, *process)
+                target = Target(*mixed)
+        if "labelled" in seen:
+            target = (target or Target(None))._replace(labelled=_labelled(seen["labelled"]))
+        yield source, target
 
-    from_source = load(data.source)
-    from_target = load(data.target) if data.target is not None else None
-    from_labelled = load(data.labelled) if data.labelled is not None else None
-    for step, (images, labels) in enumerate(from_source, start=steps.start):
-        assert labels is not None
-        target = None
-        if from_target is not None:
-            target = Target(*next(from_target))
-            if data.class_mixing and target.images is not None and target.pseudo_labels is not None:
-                of_target = target.images, target.pseudo_labels
-                target = Target(*mix_classes((images, labels), of_target, seed, step, *process))
-        if from_labelled is not None:
-            target_images, target_ids = next(from_labelled)
-            assert target_ids is not None
-            target = (target or Target(None))._replace(labelled=(target_images, target_ids))
-        yield (images, labels), target
+
+def _labelled(batch: tuple[Tensor, Tensor | None]) -> Labelled:
+    images, labels = batch
+    assert labels is not None
+    return images, labels
 
 
 def write_first_batch(

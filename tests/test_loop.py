@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from bdl.commands.parser import SINGLE, parse
-from bdl.domains import label_space
+from bdl.domains import label_space, loading
 from bdl.domains.label_space import load_label_space
 from bdl.pipeline import run_loop
 from bdl.runtime.config import load_config
@@ -688,3 +689,29 @@ def test_the_end_says_what_to_open_and_what_to_try(tiny_run):
         parse(words[words.index(name) :])
     photos = commands[0][commands[0].index("--images") + 1]
     assert len(list(Path(photos).iterdir())) == 3
+
+
+def test_no_stage_loads_with_more_processes_than_asked_for(command, tmp_path, monkeypatch):
+    """Whatever a stage reads: both domains and labelled images, several scales, pairs of images."""
+    read, load = Counter(), loading._load
+
+    def counted(sets, batches, workers):
+        for batch in load(sets, batches, workers):
+            if workers:  # else it reads a few images itself, to show them
+                read[tuple(sets), len(active_children())] += 1
+            yield batch
+
+    monkeypatch.setattr(loading, "_load", counted)
+    labelled = "{layout: streets, scenes: 2, size: [64, 32], appearance: real}"
+    settings = ["iterations=1", "segmentation.steps=3", "segmentation.pseudo_label_steps=2"]
+    settings += ["segmentation.pseudo_labels.scales=[1,0.5,1.5]", "translation.constant_epochs=1"]
+    settings += [f"data.target_labelled={labelled}", "data.workers=1", f"out={tmp_path / 'run'}"]
+    assert command("run", *settings) == 0
+    assert {names for names, _ in read} == {
+        ("source",),
+        ("source", "target"),
+        ("source", "target", "labelled"),
+        ("source", "translated"),
+        ("images",),
+    }
+    assert {processes for _, processes in read} == {1}

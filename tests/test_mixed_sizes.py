@@ -37,7 +37,7 @@ def test_they_are_used_at_one_width_in_their_own_shapes(mixed):
     config = load_config("mine.yaml", narrow)
     problem = Problem(config.data, mixed)
     for scale, width in ((1.0, 40), (0.5, 20)):
-        images = problem.target.whole(scale=scale)
+        images = problem.target.whole(scales=[scale])
         shapes = [tuple(images[number]["image"].shape) for number in range(3)]
         assert shapes == [(3, round(h * width / w), width) for w, h in SIZES]
 

@@ -36,7 +36,7 @@ def watched(kind, load):
         return load(self, number)
     return wrapped
 
-loading.TrainingSamples._load = watched("train", loading.TrainingSamples._load)
+loading.TrainingSamples.__getitem__ = watched("train", loading.TrainingSamples.__getitem__)
 loading.WholeImages.__getitem__ = watched("whole", loading.WholeImages.__getitem__)
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from torch import Tensor
 from bdl.domains.loading import WholeImages
 from bdl.domains.tensors import to_unit
 from bdl.runtime.device import random_for
-from bdl.runtime.errors import UserError
 from bdl.runtime.run import Run
 from bdl.translation.metrics import TranslatedMetrics
 from bdl.translation.translate import export_each
@@ -70,8 +69,6 @@ def export_with_amplitudes(
     @torch.inference_mode()
     def translate(index: int, image: Tensor) -> tuple[Tensor, None]:
         item = target[partner(seed, images.samples[index].name, len(target))]
-        if isinstance(item, UserError):
-            raise item
         other = to_unit(run.fabric.to_device(item["image"][None]))
         if other.shape != image.shape:
             other = F.interpolate(other, image.shape[-2:], mode="bilinear", antialias=True)

@@ -17,7 +17,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from bdl.domains.datasets import spread
 from bdl.domains.label_space import IGNORE
-from bdl.domains.loading import WholeImages, share, whole_images
+from bdl.domains.loading import WholeImages, joined_images, share, whole_images
 from bdl.domains.tensors import to_bytes, to_unit
 from bdl.runtime.device import seed_torch, sum_over_processes
 from bdl.runtime.run import Run
@@ -119,18 +119,12 @@ def measure_translations(
     likeness = []
     with run.console.track(run.title, len(mine) + len(mine_target), unit="images") as task:
         indices = [chosen[index] for index in mine]
-        pairs = zip(
-            whole_images(source, indices, run.workers),
-            whole_images(translated, indices, run.workers),
-            strict=True,
-        )
-        for of_source, of_translation in pairs:
-            before, after = (
-                to_unit(fabric.to_device(item["image"])) for item in (of_source, of_translation)
-            )
+        sets = {"source": source, "translated": translated}
+        for pair in joined_images(sets, indices, run.workers):
+            before, after = (to_unit(fabric.to_device(pair[name]["image"])) for name in sets)
             if after.shape != before.shape:  # images translated elsewhere
                 after = F.interpolate(after, before.shape[-2:], mode="bilinear", antialias=True)
-            label = fabric.to_device(of_source["label"])
+            label = fabric.to_device(pair["source"]["label"])
             size = (label.shape[-2], label.shape[-1])
             drift.update(label, models.classes(before, size), models.classes(after, size))
             features["source"].append(models.features(before)[0])

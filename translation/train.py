@@ -391,14 +391,12 @@ def train_translator(
     shown = partial(followed_images, source, followed(len(source.samples)), most)
     learn = TranslationStep(run, training, generators, discriminators, score_maps, pools, shown)
 
-    def images(samples: TrainingSamples, first: int) -> Iterator[Tensor]:
-        process = fabric.global_rank, fabric.world_size
-        size = training.batch_size
-        for batch in training_batches(samples, first, schedule.steps, size, run.workers, *process):
-            yield to_unit(fabric.to_device(batch["image"]))
-
     def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(images(source, first), images(target, first), strict=True)
+        process, size = (fabric.global_rank, fabric.world_size), training.batch_size
+        roles = {"source": source, "target": target}
+        for batch in training_batches(roles, first, schedule.steps, size, run.workers, *process):
+            a, b = (to_unit(fabric.to_device(batch[role]["image"])) for role in roles)
+            yield a, b
 
     metrics = fit(run, folder, learn, batches, schedule.factor, schedule.steps, seed)
     if run.is_main:

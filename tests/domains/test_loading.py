@@ -1,5 +1,6 @@
 """From files to batches: cuts that image and label share, and an order that nothing disturbs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bdl.domains.cache import ImageCache
 from bdl.domains.datasets import Sample
+from bdl.domains.images import open_image
 from bdl.domains.loading import (
     Crop,
     StepBatches,
@@ -180,6 +183,11 @@ def test_draws_depend_on_number_seed_and_purpose_alone(samples):
         assert sum(same) < 5
 
 
+def batches_of(data: TrainingSamples, *arguments, **options) -> Iterator[dict]:
+    """The batches of a single role."""
+    return (batch["a"] for batch in training_batches({"a": data}, *arguments, **options))
+
+
 # Batches
 
 
@@ -211,10 +219,10 @@ def test_shares_are_each_index_once(count, world_size):
 
 def test_batches_do_not_depend_on_workers_or_on_where_they_start(samples):
     data = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "test")
-    whole = list(training_batches(data, 0, 6, 2, workers=0))
+    whole = list(batches_of(data, 0, 6, 2, workers=0))
     assert [batch["image"].shape for batch in whole] == [(2, 3, 12, 20)] * 6
-    by_workers = list(training_batches(data, 0, 6, 2, workers=2))
-    resumed = list(training_batches(data, 4, 6, 2, workers=0))
+    by_workers = list(batches_of(data, 0, 6, 2, workers=2))
+    resumed = list(batches_of(data, 4, 6, 2, workers=0))
     for found, expected in zip([*by_workers, *resumed], [*whole, *whole[4:]], strict=True):
         assert found.keys() == expected.keys() == {"image", "label"}
         assert all(torch.equal(found[key], expected[key]) for key in found)
@@ -225,15 +233,15 @@ def test_torchs_random_state_is_left_alone(samples, workers):
     """What draws from it in a training, as dropout does, must go on as it would have."""
     data = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "test")
     before = torch.get_rng_state()
-    assert len(list(training_batches(data, 2, 6, 2, workers))) == 4
+    assert len(list(batches_of(data, 2, 6, 2, workers))) == 4
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_processes_share_a_batch(samples):
     data = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "test")
-    whole = list(training_batches(data, 1, 4, 4, workers=0))
+    whole = list(batches_of(data, 1, 4, 4, workers=0))
     for rank in (0, 1):
-        shares = training_batches(data, 1, 4, 4, workers=0, rank=rank, world_size=2)
+        shares = batches_of(data, 1, 4, 4, workers=0, rank=rank, world_size=2)
         for found, batch in zip(shares, whole, strict=True):
             assert torch.equal(found["image"], batch["image"][rank::2])
 
@@ -243,7 +251,7 @@ def test_an_unusable_sample_is_an_error_of_one_line(samples, workers):
     samples[3].image.write_bytes(b"no image")
     data = TrainingSamples(samples, View(), 0, "test")
     with pytest.raises(UserError, match=r"3\.png: is not a readable image") as caught:
-        list(training_batches(data, 0, 5, 1, workers))
+        list(batches_of(data, 0, 5, 1, workers))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -252,13 +260,13 @@ def test_images_of_different_sizes_in_one_batch_are_named(samples):
     samples = [Sample(sample.name, sample.image, None) for sample in samples]
     data = TrainingSamples(samples, View(), 0, "test")
     with pytest.raises(UserError, match=r"different sizes .*\(24, 40\), \(30, 50\)"):
-        list(training_batches(data, 0, 1, 5, 0))
+        list(batches_of(data, 0, 1, 5, 0))
 
 
 def test_a_crop_that_does_not_fit_names_the_image(samples):
     data = TrainingSamples(samples, View(crop=(50, 12)), 0, "test")
     with pytest.raises(UserError, match=r"\d.png: crop 50x12 is larger than the image, 40x24"):
-        list(training_batches(data, 0, 1, 1, 0))
+        list(batches_of(data, 0, 1, 1, 0))
 
 
 def test_a_label_of_another_frame_is_refused(samples):
@@ -266,10 +274,43 @@ def test_a_label_of_another_frame_is_refused(samples):
         Image.fromarray(np.zeros((40, 24), np.uint8)).save(sample.label)
     data = TrainingSamples(samples, View(), 0, "test")
     with pytest.raises(UserError, match=r"label.png: is 24x40, .* must show the same frame"):
-        list(training_batches(data, 0, 1, 1, 0))
+        list(batches_of(data, 0, 1, 1, 0))
+
+
+def test_roles_that_share_a_loader_see_what_each_sees_alone(samples):
+    """The same batches as one role after the other, though sizes and lengths differ."""
+    first = TrainingSamples(samples, View(crop=(20, 12), flip=True), 0, "first")
+    second = TrainingSamples(samples[:3], View(crop=(8, 6)), 0, "second")
+    roles = {"first": first, "none": None, "second": second}
+    alone = [list(batches_of(data, 1, 5, 2, workers=0)) for data in (first, second)]
+    for batch, *expected in zip(training_batches(roles, 1, 5, 2, workers=2), *alone, strict=True):
+        assert list(batch) == ["first", "second"]
+        for found, one in zip(batch.values(), expected, strict=True):
+            assert all(torch.equal(found[key], one[key]) for key in ("image", "label"))
 
 
 # Whole images
+
+
+def test_an_image_at_several_scales_is_decoded_once(samples, tmp_path, monkeypatch):
+    """And is at each what it is at that size alone; from a cache it is not decoded at all."""
+    scales, opened = (1.0, 0.5, 1.5), []
+    monkeypatch.setattr(
+        "bdl.domains.loading.open_image",
+        lambda file, orientation: opened.append(file) or open_image(file, orientation),
+    )
+    kept = ImageCache(tmp_path / "cache", 1e9)
+    kept.prepare()
+    for cache, decoded in ((None, 5), (kept, 5), (kept, 0)):
+        opened.clear()
+        images = WholeImages(samples, (20, 12), None, cache, scales=scales)
+        found = list(whole_images(images, range(5), workers=0))
+        assert len(opened) == decoded
+        for scale, size in zip(scales, [(20, 12), (10, 6), (30, 18)], strict=True):
+            alone = WholeImages(samples, size)
+            for number, item in enumerate(found):
+                at = [item["image"], *item["others"]][scales.index(scale)]
+                assert torch.equal(at[0], alone[number]["image"])
 
 
 def test_whole_images_come_in_their_order_with_labels_at_their_own_size(samples):

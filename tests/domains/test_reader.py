@@ -3,6 +3,7 @@ header lets pass decodes to what was written, and all else is refused in one lin
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -505,8 +506,8 @@ def test_no_shape_is_too_odd_to_be_cut(tmp_path, size):
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "a.png")
     sample = Sample("a", tmp_path / "a.png", None)
     for view in (View(width=8), View(width=16, crop=(8, 8)), View(size=(16, 8)), View()):
-        item = TrainingSamples([sample], view, 0, "test")[0]
-        assert isinstance(item, UserError) or min(item["image"].shape) > 0
+        with suppress(UserError):  # too narrow for the crop
+            assert min(TrainingSamples([sample], view, 0, "test")[0]["image"].shape) > 0
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "bmp", "webp"])

@@ -68,7 +68,7 @@ def made(run, folder, images, before=None, **config) -> tuple[PseudoLabelMetrics
         run,
         folder,
         Told(),
-        [images],
+        images,
         None,
         SPACE,
         PseudoLabelConfig(**{**ALL, **config}),

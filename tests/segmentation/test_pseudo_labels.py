@@ -207,7 +207,7 @@ def test_the_stage_equals_a_plain_implementation(run, tmp_path):
         run,
         folder,
         network,
-        [WholeImages(samples, None)],
+        WholeImages(samples, None),
         None,
         space,
         PseudoLabelConfig(quantile=0.3, max_threshold=0.6),
@@ -250,7 +250,7 @@ def test_the_pixel_at_the_threshold_is_kept(run, tmp_path):
         run,
         tmp_path / "out",
         network,
-        [images],
+        images,
         None,
         space,
         PseudoLabelConfig(max_threshold=1.0),
@@ -276,15 +276,15 @@ def test_the_mean_over_mirror_images_and_scales_counts(run, tmp_path, flip, scal
     Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).save(file)
     space = load_label_space("camvid11")
     sizes = [(round(scale * 16), round(scale * 12)) for scale in scales]
-    views = [WholeImages([Sample("0", file, None)], size) for size in sizes]
+    images = WholeImages([Sample("0", file, None)], (16, 12), scales=scales)
     network = RightHalf(space.num_classes, stride=1).eval()
     config = PseudoLabelConfig(quantile=0.0, max_threshold=0.0, flip=flip)
-    made = make_pseudo_labels(run, tmp_path / "out", network, views, (16, 12), space, config)
+    made = make_pseudo_labels(run, tmp_path / "out", network, images, (16, 12), space, config)
     assert made.kept == 1
     maps = []
     with torch.no_grad():
-        for view in views:
-            unit = view[0]["image"][None] / 255
+        for size in sizes:
+            unit = WholeImages([Sample("0", file, None)], size)[0]["image"][None] / 255
             maps.append(network.scores(unit).softmax(1)[0])
             if flip:
                 maps.append(network.scores(unit.flip(-1)).softmax(1)[0].flip(-1))

@@ -78,7 +78,7 @@ def test_pseudo_labels_are_255_there_and_thresholds_do_not_count_it(run, tmp_pat
         run,
         tmp_path / "out",
         network,
-        [WholeImages([sample], None)],
+        WholeImages([sample], None),
         None,
         SPACE,
         PseudoLabelConfig(quantile=0.5, max_threshold=0.999),

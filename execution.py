@@ -21,6 +21,7 @@ from bdl.runtime.console import Console, counted, duration, log
 from bdl.runtime.errors import UserError
 from bdl.runtime.estimate import TimeLeft
 from bdl.runtime.files import write_text
+from bdl.runtime.live import Pace
 from bdl.runtime.lock import OWNER, claimed
 from bdl.runtime.output import rank_in_environment
 from bdl.runtime.ownership import CONFIGURATION, RESULTS, require_free
@@ -339,8 +340,9 @@ class Loop:
         peak = PeakMemory()
         log_folder = self.store.folder / "tensorboard" / stage.log if run.is_main else None
         run = run.named(stage.name, lambda: Tracker(log_folder), page)
-        metrics = stage.make(run, folder)
-        seconds = metrics.seconds_before + time.monotonic() - run.begun
+        with self._timed(run, stage) as took:
+            metrics = stage.make(run, folder)
+        seconds = took()
         memory = {key: largest(run.fabric, size) for key, size in peak.read().items()}
         log.debug("%s", describe_values({"made in": duration(seconds), **memory}))
         if run.is_main:
@@ -349,6 +351,34 @@ class Loop:
             made_on.peak_gpu_memory = memory.get("peak_gpu_memory")
             store.finish(stage, metrics, seconds, made_on)
         return seconds
+
+    @contextmanager
+    def _timed(self, run: Run, stage: Stage) -> Iterator[Callable[[], float]]:
+        """Gives what tells the seconds that a stage has taken, those of earlier commands included.
+        They are kept now and then, for commands that are killed, and when it stops."""
+        before, pace = self.store.seconds_of_begun(stage), Pace(0.0)
+
+        def took() -> float:
+            return before + time.monotonic() - run.begun
+
+        def keep() -> None:
+            with suppress(UserError):  # the stage is worth more than its time
+                self.store.keep_seconds(stage, took())
+
+        def keep_if_due() -> None:
+            if pace.is_due():
+                with pace.spending():
+                    keep()
+
+        self.console.on_progress = keep_if_due if run.is_main else None
+        try:
+            yield took
+        except BaseException:
+            if run.is_main:
+                keep()
+            raise
+        finally:
+            self.console.on_progress = None
 
     def _made_on(self, run: Run) -> MadeOn:
         from bdl.runtime.device import resolve_precision

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +109,7 @@ class Console:
         self._said: set[str] = set()
         self.loop_left: float | None = None  # seconds left for the stages after the present one
         self.loop_place = (0, 0)  # stages behind us, and of how many
+        self.on_progress: Callable[[], None] | None = None  # called as a task goes on
 
     def log_to(self, file: Path) -> None:
         """What is said from now on goes to the end of `file`, too, and to no file before it."""
@@ -268,6 +269,8 @@ class Task:
                 self.bar.update(self.run_id, completed=share, text=self._run_text(behind, stages))
         elif time.monotonic() - self._line_at > _SECONDS_BETWEEN_LINES:
             self.line()
+        if self.console.on_progress is not None:
+            self.console.on_progress()
         if stoppable:
             stop_request.raise_if_noted()
 

@@ -9,11 +9,9 @@ class Metrics:
 
     Args:
         warnings: What is wrong though the stage was made, a line each.
-        seconds_before: Wall time of the interrupted processes whose work it goes on from.
     """
 
     warnings: list[str] = field(default_factory=list)
-    seconds_before: float = 0.0
 
 
 @dataclass

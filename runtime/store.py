@@ -75,7 +75,7 @@ class Manifest(MadeOn):
         inputs: Fingerprints of the inputs, by name.
         files: Paths of the stage's own files below its folder.
         network: Whether a trained network is among them.
-        seconds: Time that it took, over all processes that worked on it.
+        seconds: Time that it took, over all commands that worked on it.
         finished: When it was finished, ISO 8601.
         versions: Of Python and libraries.
         same_as: The equal stage of the same run that the files were taken from, if they were.
@@ -300,11 +300,21 @@ class Store:
         folder = self.staging_folder(stage)
         file, record = folder / BEGUN, _record_of(stage)
         # Settings that change no result can change the files: those of before are still its own.
-        before = _read_record(file).files if file.is_file() else []
-        record.files = list(dict.fromkeys([*before, *stage.files()]))
-        if not file.is_file() or record.files != before:
+        before = _read_record(file) if file.is_file() else record
+        record.files = list(dict.fromkeys([*before.files, *stage.files()]))
+        record.seconds = before.seconds
+        if not file.is_file() or record.files != before.files:
             write_json(file, plain(record))
         return folder
+
+    def seconds_of_begun(self, stage: Stage) -> float:
+        """The time that an unfinished stage has taken, as far as it was kept."""
+        return _read_record(self.staging_folder(stage) / BEGUN).seconds
+
+    def keep_seconds(self, stage: Stage, seconds: float) -> None:
+        """Keep the time that an unfinished stage has taken so far."""
+        file = self.staging_folder(stage) / BEGUN
+        write_json(file, plain(replace(_read_record(file), seconds=round(seconds, 3))))
 
     def restart(self, stage: Stage) -> None:
         """Forget what an unfinished stage of the same settings has made."""
@@ -316,9 +326,7 @@ class Store:
         Results of other settings of the same name go, finished or not.
         """
         folder = self.staging_folder(stage)
-        content = plain(metrics)
-        content.pop("seconds_before")
-        write_json(folder / METRICS, content)
+        write_json(folder / METRICS, plain(metrics))
         record = _record_of(stage)
         record = replace(record, **plain(made_on), files=sorted(stage.files()))
         record.seconds = round(seconds, 3)

@@ -1,6 +1,5 @@
 """The loop that both trainings share: restored where it stopped, watched as it goes."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -117,19 +116,17 @@ def fit(
         seed: Of what the steps draw from torch's random state.
 
     Returns:
-        Steps, curves, warnings, and seconds of interrupted processes.
+        Steps, curves and warnings.
 
     Raises:
         UserError: Training has diverged, or no saved state can be used.
         Stopped: A signal asked for it; the state is saved.
     """
     curves = Curves(learn.validation.on if learn.validation is not None else "")
-    stopwatch = Stopwatch(run.begun)
     shared: dict[str, Stateful] = {
         **learn.shared,
         "precision": run.fabric.strategy.precision,
         "curves": curves,
-        "stopwatch": stopwatch,
     }
     state = Checkpoint(run.fabric, folder, shared, learn.own, run.keep_checkpoints)
     # A state that is restored brings its own random state.
@@ -144,7 +141,6 @@ def fit(
                 monitor(step + 1, losses, lr=learn.lr * factor)
     return TrainingMetrics(
         warnings=[*monitor.warnings(), *filter(None, [learn.replay.warning])],
-        seconds_before=stopwatch.before,
         steps=steps,
         replayed=learn.replay.replayed,
         curves=curves.rows,
@@ -312,25 +308,3 @@ def collapsed(rows: Sequence[dict[str, float]], names: Sequence[str]) -> list[st
                 )
                 break
     return warnings
-
-
-class Stopwatch:
-    """Wall time of a stage over all the processes that worked on it.
-
-    Its state is saved with the checkpoint, so that the time before a kill counts too.
-
-    Args:
-        begun: When this process began with the stage, by time.monotonic.
-
-    Attributes:
-        before: Seconds of the processes before this one.
-    """
-
-    def __init__(self, begun: float) -> None:
-        self.before, self._begun = 0.0, begun
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.before + time.monotonic() - self._begun}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.before = state["seconds"]

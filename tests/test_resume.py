@@ -1,5 +1,6 @@
 """A run that is killed at any place and goes on ends as one that was not: bit for bit."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bdl.runtime.console import Task
+from bdl.runtime.estimate import TimeLeft
+from bdl.runtime.live import Pace
 from bdl.runtime.stopping import Stopped
 from tests.helpers.runs import RunFolder, unfinished
 
@@ -181,3 +185,42 @@ def test_grain_is_the_same_after_a_stop(tiny_run, command, tmp_path, monkeypatch
         assert (images / "images" / file.name).read_bytes() == file.read_bytes()
         plain = tiny_run.folder / "k1/translated/images" / file.name
         assert plain.read_bytes() != file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stage", "asked"),
+    [
+        ("k1/translator", ["translate", "--k", 1]),
+        ("k1/translated", ["export", "--k", 1]),
+        ("k1/segmentation-0", ["segment", "--k", 1, "--i", 0]),
+        ("k1/segmentation-0/evaluation", ["evaluate", "--k", 1, "--i", 0]),
+        ("k1/pseudo-labels-1", ["pseudo-label", "--k", 1, "--i", 1]),
+    ],
+)
+def test_the_seconds_of_every_stage_are_the_sum_over_its_commands(
+    tiny_run, command, tmp_path, monkeypatch, stage, asked
+):
+    """In its record and in what estimates learn from, also where it was killed."""
+    run, kept, learned = tiny_run.copy(tmp_path / "run"), [], []
+    advance = Task.advance
+
+    def stop_at_third(task, *arguments, **options):
+        advance(task, *arguments, **options)
+        kept.append(json.loads((unfinished(run.folder, stage) / "begun.json").read_text()))
+        if len(kept) == 3:
+            raise Stopped(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "advance", stop_at_third)
+        patched.setattr(Pace, "is_due", lambda self: True)
+        assert command(*asked, "--again", f"out={run.folder}") == 130
+    file = unfinished(run.folder, stage) / "begun.json"
+    record = json.loads(file.read_text())
+    times = [0.0, *(one["seconds"] for one in kept), record["seconds"]]
+    assert times == sorted(set(times))
+    file.write_text(json.dumps({**record, "seconds": 1000.0}))
+    monkeypatch.setattr(TimeLeft, "learn", lambda self, *told: learned.append(told))
+    assert command(*asked, f"out={run.folder}") == 0
+    made = run.read(f"{stage}/manifest.json")["seconds"]
+    assert 1000 < made < 1000 + 300
+    assert made in [round(seconds, 3) for known, seconds in learned if known.name == stage]

@@ -19,7 +19,7 @@ from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.run import Run
 from bdl.runtime.stopping import Stopped, stop_request
 from bdl.runtime.tracking import Tracker
-from bdl.runtime.training import Stopwatch, TrainingStep, collapsed, fit
+from bdl.runtime.training import TrainingStep, collapsed, fit
 from bdl.translation.pool import FakePool
 
 STEPS = 12
@@ -224,15 +224,3 @@ def test_a_discriminator_that_has_won_is_warned_of():
     assert warning.startswith("judge: its loss has been below 0.001 up to step 100")
     assert collapsed(low[:9], ["judge"]) == []
     assert collapsed([*low[:9], {"step": 95, "judge": 0.1}, low[9]], ["judge"]) == []
-
-
-def test_a_stopwatch_counts_the_time_before_a_kill(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("bdl.runtime.training.time.monotonic", lambda: now[0])
-    watch = Stopwatch(begun=99.0)
-    now[0] = 107.0
-    state = watch.state_dict()
-    resumed = Stopwatch(begun=500.0)
-    resumed.load_state_dict(state)
-    now[0] = 503.0
-    assert resumed.before == 8.0 and resumed.state_dict() == {"seconds": 11.0}

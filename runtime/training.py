@@ -37,7 +37,8 @@ class Validation:
         every: Steps from one look to the next; there is one after the last step, too.
         look: Given the number of steps that are done, measures the networks as they are, on all
             processes together, and gives the values by name. It learns nothing, and leaves torch's
-            random state and the networks as they are.
+            random state and the networks as they are. Raises Stopped, on all processes alike, if a
+            signal asks for it meanwhile.
         on: Tells apart what it looks at: values that were measured on something else are dropped
             when a training goes on.
     """
@@ -134,6 +135,8 @@ def fit(
     first = state.restore()
     with run.tracker() as tracker, run.console.track(run.title, steps, first) as task:
         monitor = TrainingMonitor(run, tracker, task, state, curves, learn, steps)
+        with uncompiled(run.compile):
+            monitor.resume(first)
         for step, (source, target) in enumerate(batches(first), start=first):
             factor = rate_factor(step)
             losses = learn(source, target, factor)
@@ -202,14 +205,10 @@ class TrainingMonitor:
         state_is_due = not last and done % self.run.checkpoint_every == 0
         signum = largest(self.run.fabric, stop_request.signum)
         if row_is_due or state_is_due or signum:
-            self._require_finite(done, weights=last or state_is_due or bool(signum))
-            self.curves.average(self.run.fabric)
+            self._settle(done, weights=last or state_is_due or bool(signum))
         shown = self._close_row(done, lr) if row_is_due else None
-        validation = self.learn.validation
-        if validation is not None and (last or done % validation.every == 0):
-            row = {"step": done, **validation.look(done)}
-            self.curves.validation.append(row)
-            self.tracker.scalars(_grouped(row))
+        if not signum and (signum := self._look(done)):
+            self._settle(done, weights=True)
         if state_is_due or signum:
             self.state.save(done)
         self.task.advance(values=shown, stoppable=False)
@@ -219,9 +218,38 @@ class TrainingMonitor:
             log.info("  %s: the state after step %d is saved", self.run.title, done)
             raise Stopped(signum)
 
+    def resume(self, done: int) -> None:
+        """Take the look at a restored state that a stop has left out.
+
+        Raises Stopped if a signal comes meanwhile; the state is there as it was.
+        """
+        looked = [row["step"] for row in self.curves.validation]
+        if done and done not in looked and (signum := self._look(done)):
+            raise Stopped(signum)
+
     def warnings(self) -> list[str]:
         """What is wrong with the curves though training goes on, a line each."""
         return collapsed(self.curves.rows, self.learn.discriminators)
+
+    def _settle(self, done: int, weights: bool) -> None:
+        """Make the losses since the last row fit to be kept: finite, and of all processes."""
+        self._require_finite(done, weights)
+        self.curves.average(self.run.fabric)
+
+    def _look(self, done: int) -> int:
+        """Look at what is learned, if that is due; gives the signal that has cut it short, or 0.
+
+        A stop does not wait for it: the state is saved without it, and it comes on going on."""
+        validation = self.learn.validation
+        if validation is None or (done != self.steps and done % validation.every):
+            return 0
+        try:
+            row = {"step": done, **validation.look(done)}
+        except Stopped as stopped:
+            return stopped.signum
+        self.curves.validation.append(row)
+        self.tracker.scalars(_grouped(row))
+        return 0
 
     def _close_row(self, done: int, lr: float) -> dict[str, float]:
         """End a row of curves; returns what of it is shown."""

@@ -17,7 +17,9 @@ from bdl.domains.tensors import to_unit
 from bdl.runtime.device import sum_over_processes
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import save_png
+from bdl.runtime.processes import largest
 from bdl.runtime.run import Run
+from bdl.runtime.stopping import Stopped, stop_request
 from bdl.segmentation.metrics import EvaluationMetrics, ImageScore
 from bdl.segmentation.networks.base import Segmenter, upsample
 from bdl.segmentation.predict import own_probabilities, predict_classes, upsampled_argmax
@@ -201,6 +203,7 @@ def count_pixels(
 
     Raises:
         UserError: No pixel of any image is labelled.
+        Stopped: A signal came to any of the processes, which all stop after an image.
     """
     fabric = run.fabric
     matrix = ConfusionMatrix(space.num_classes)
@@ -217,6 +220,10 @@ def count_pixels(
         )
         counts = matrix.update(prediction, label)
         seen(int(batch["index"]), prediction, batch.get("opaque"), counts)
+        if stop_request.signum:
+            break
+    if signum := largest(fabric, stop_request.signum):  # all processes stop, or none
+        raise Stopped(signum)
     matrix.counts = sum_over_processes(fabric, matrix.counts)
     fabric.barrier()
     if not matrix.counts.any():

@@ -74,6 +74,7 @@ class BestState:
 
         Raises:
             UserError: No pixel of any image is labelled.
+            Stopped: A signal came to any of the processes.
         """
         fabric, data = self.run.fabric, self.data
         with _as_in_use(self.network), draws_apart(fabric.device):

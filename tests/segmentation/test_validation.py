@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ from bdl.runtime.config import load_config
 from bdl.runtime.console import Console
 from bdl.runtime.files import load_tensors
 from bdl.runtime.stopping import stop_request
-from bdl.segmentation import validation
+from bdl.runtime.training import TrainingMonitor
+from bdl.segmentation import evaluate, validation
 from bdl.segmentation.checkpoint import load_segmenter, save_segmenter
 from bdl.segmentation.metrics import Best
 from bdl.segmentation.stages import BEST, RESULT
-from tests.helpers.runs import RunFolder
+from tests.helpers.runs import RunFolder, unfinished
 
 STAGES = ("source-only", "k1/segmentation-0", "k1/segmentation-1")
-SETTINGS = ("iterations=1", "segmentation.validate_every=3")
+SETTINGS = ("iterations=1", "segmentation.validate_every=3", "log_every=4")
 
 
 @pytest.fixture(scope="module")
@@ -84,31 +86,59 @@ def test_the_best_state_is_kept_beside_the_last(
                 assert torch.equal(one, other)
 
 
-def test_a_training_that_stops_goes_on_with_its_curve(
+@pytest.mark.parametrize("step", [6, 10])  # at 6 neither a row of curves nor a state is due
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_stop_does_not_wait_for_a_score_which_is_made_on_going_on(
     validated: RunFolder,
     command: Callable[..., int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    images: int,
 ) -> None:
-    """Stopped right after a score, of which only the state of before was saved."""
-    look = validation.BestState.look
+    """Asked to stop in a step, or after so many of the three images of its score: nothing is
+    predicted any more, and the run ends as one that was not stopped."""
+    predict, watch, reached, predicted = evaluate.predict_classes, TrainingMonitor.__call__, [], []
 
-    def stopping(self: validation.BestState, step: int) -> dict[str, float]:
-        if step == 6:
+    def stop_if_now() -> None:
+        if reached[-1] == step and len(predicted) == images:
             stop_request.signum = signal.SIGTERM
-        return look(self, step)
 
-    monkeypatch.setattr(validation.BestState, "look", stopping)
+    def after_a_step(self: TrainingMonitor, done: int, *arguments: Any, **named: Any) -> None:
+        reached.append(done)
+        predicted.clear()
+        stop_if_now()
+        watch(self, done, *arguments, **named)
+
+    def at_an_image(*arguments: Any) -> torch.Tensor:
+        predicted.append(1)
+        stop_if_now()
+        return predict(*arguments)
+
     words = ("segment", f"out={tmp_path}", *SETTINGS, "--k", "0")
-    assert command(*words) == 143
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingMonitor, "__call__", after_a_step)
+        patched.setattr(evaluate, "predict_classes", at_an_image)
+        assert command(*words) == 143
+    assert (reached[-1], len(predicted)) == (step, images)
+    state = json.loads((unfinished(tmp_path, "source-only") / "checkpoint.json").read_text())
+    assert state["step"] == step
     stop_request.signum = 0
     assert command(*words) == 0
-    found, expected = RunFolder(tmp_path), validated
+    found = RunFolder(tmp_path)
     for key in ("validation", "best", "curves"):
         name = "source-only/metrics.json"
-        assert found.read(name)[key] == expected.read(name)[key]
+        assert found.read(name)[key] == validated.read(name)[key]
+    expected = validated.weights()
+    assert all(torch.equal(value, expected[name]) for name, value in found.weights().items())
+    assert torch.equal(*(load_best(run) for run in (found, validated)))
     assert not list(tmp_path.glob("*unfinished*"))
+
+
+def load_best(run: RunFolder) -> torch.Tensor:
+    """All weights of the best state of source only."""
+    network, _ = load_segmenter(run.folder / "source-only" / BEST)
+    return torch.cat([parameter.flatten() for parameter in network.parameters()])
 
 
 def test_scores_on_other_images_are_not_gone_on_with(

@@ -65,7 +65,7 @@ def check_problem(
         except UserError as error:
             return [*problems, str(error)]
         samples = [Sample(name, file, None) for name, file in sorted(images.items())]
-        problems += inspect_samples(samples, Index(None, console), key, inside=True).flaws
+        problems += inspect_samples(samples, problem.index, key, inside=True).flaws
     return problems
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bdl.domains import index
 from bdl.domains.problem import Problem
+from bdl.execution import Loop
 from bdl.pipeline import algorithm
 from bdl.runtime.config import Config, known_keys, load_config, value_at
 from bdl.runtime.config_idle import idle
 from bdl.runtime.config_keys import set_value
+from bdl.runtime.console import Console
 from bdl.runtime.errors import UserError
 from bdl.runtime.stage import Stage, flatten
 from bdl.segmentation.checkpoint import save_segmenter
@@ -440,6 +444,23 @@ def test_given_translations_count_by_their_contents(data):
     assert (folder / "1.bmp").stat().st_size == state.st_size
     after = stages_of(data, *overrides)
     assert after[M0] == before[M0] and after[M10] != before[M10]
+
+
+def test_a_start_opens_no_file_twice(data, tmp_path, monkeypatch):
+    """Plan and check ask what is known already, also of images that were translated elsewhere."""
+    opened = Counter()
+
+    def counted(look):
+        return lambda file: opened.update([(look, file)]) or look(file)
+
+    for name in ("read_header", "require_undamaged"):
+        monkeypatch.setattr(index, name, counted(getattr(index, name)))
+    folder = data / "source" / "more"
+    overrides = [f"translation.images={folder.as_posix()}", f"out={tmp_path / 'run'}"]
+    config = load_config(data / "config.yaml", overrides)
+    Loop.of(config, Console(speaking=False), dry=True).run(dry=True)
+    assert {file for _, file in opened} >= set(folder.iterdir())
+    assert set(opened.values()) == {1}
 
 
 def test_without_validation_nothing_is_evaluated_and_all_else_is_the_same(data):

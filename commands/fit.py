@@ -126,9 +126,8 @@ def fit(
     costs, device = costs_of(config, wanted)
     steps = {stage.cost for stage in to_run if stage.unit == "steps"}
     trials = Trials(config, small, costs, costs_of(small, steps)[0])
-    processes = config.devices * config.nodes
-    log.info("%s", describe_costs(costs, to_run, processes, device))
     machine = _machine(config)
+    log.info("%s", describe_costs(costs, to_run, machine.processes, device))
     given = {setting.partition("=")[0] for setting in settings}
     planned: list[Planned] = []
 
@@ -161,7 +160,7 @@ def fit(
         if key not in given and (length := value_at(config, key)) is not None
     }
     lengths_planned, needed = plan_length(
-        _work(fitted, problem, to_run, trials, processes), lengths, hours
+        _work(fitted, problem, to_run, trials, machine.processes), lengths, hours
     )
     planned += lengths_planned
     if hours is not None and config.segmentation.schedule.name == "poly":
@@ -275,7 +274,8 @@ def _machine(config: Config) -> Machine:
     automatic.precision = "auto"
     device = make_fabric(config).device
     bf16 = resolve_precision(automatic) == "bf16-mixed"
-    return Machine(total_memory(device), device.type == "cuda", bf16)
+    processes = config.devices * config.nodes
+    return Machine(total_memory(device), device.type == "cuda", bf16, processes)
 
 
 def _work(

@@ -84,11 +84,13 @@ class Machine:
         memory: Its memory in bytes; None where the system does not tell.
         grows: Whether memory is what limits it, as on a GPU, and not time.
         bf16: Whether it computes in bf16.
+        processes: How many share a step, each the same number of its images.
     """
 
     memory: int | None
     grows: bool
     bf16: bool
+    processes: int
 
 
 @dataclass(frozen=True)
@@ -141,18 +143,19 @@ def plan_crop(
 def plan_batch(
     key: str, batch: int, crop: tuple[int, int], memory: Line, machine: Machine
 ) -> Planned:
-    """As many images of a step as memory allows beside that crop; arguments as in `plan_crop`."""
+    """As many images of a step as memory allows beside that crop, a multiple of the processes that
+    share them; arguments as in `plan_crop`."""
     most = _allowed(memory, machine) / (crop[0] * crop[1])
+    reason = "after the crop, which goes first"
     if most < batch:
-        return Planned(
-            key, max(1, int(most)), "smaller: memory", "after the crop, which goes first"
-        )
-    if not machine.grows:
-        return Planned(key, batch, "as configured", "without a GPU more steps bring more")
-    chosen = max(batch, int(min(most, _MOST_BATCH)))
-    return Planned(
-        key, chosen, f"as many as fit, to {_MOST_BATCH}", "after the crop, which goes first"
-    )
+        images, rule = int(most), "smaller: memory"
+    elif machine.grows:
+        images = max(batch, int(min(most, _MOST_BATCH)))
+        rule = f"as many as fit, to {_MOST_BATCH}"
+    else:
+        images, rule, reason = batch, "as configured", "without a GPU more steps bring more"
+    each = max(1, images // machine.processes)
+    return Planned(key, each * machine.processes, rule, reason)
 
 
 def plan_statistics(batch: int, flat: bool) -> Planned:

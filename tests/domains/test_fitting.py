@@ -24,7 +24,9 @@ from bdl.domains.fitting import (
 SIDES = st.integers(32, 2000)
 SIZES = st.tuples(SIDES, SIDES)
 LINES = st.builds(Line, st.floats(0, 1e9), st.floats(1, 1e5))
-MACHINES = st.builds(Machine, st.integers(10**9, 10**11), st.booleans(), st.booleans())
+MACHINES = st.builds(
+    Machine, st.integers(10**9, 10**11), st.booleans(), st.booleans(), st.integers(1, 6)
+)
 
 
 @given(LINES, st.integers(1, 10**7), st.integers(1, 10**7))
@@ -44,16 +46,17 @@ def test_whatever_was_measured_the_line_neither_falls_nor_is_negative(first, sec
 
 
 @given(SIZES, SIZES, st.integers(1, 8), LINES, MACHINES)
-def test_crop_and_batch_fit_into_memory_and_images(crop, largest, batch, memory, machine):
+def test_crop_and_batch_fit_into_memory_and_images(crop, largest, each, memory, machine):
+    batch = each * machine.processes
     crop = tuple(map(min, crop, largest))
     planned = plan_crop("crop", crop, largest, batch, memory, machine)
     assert all(new <= most for new, most in zip(planned.value, largest, strict=True))
     if not machine.grows:
         assert prod(planned.value) <= prod(crop)
     images = plan_batch("batch", batch, planned.value, memory, machine).value
-    assert images >= 1
+    assert images >= 1 and images % machine.processes == 0  # else no run takes it
     limit = MEMORY_USED * machine.memory
-    at_the_least = images == 1 or all(
+    at_the_least = images == machine.processes or all(
         new == min(32, old) for new, old in zip(planned.value, crop, strict=True)
     )
     # To within rounding: the allowed pixels come from the same line.
@@ -62,7 +65,7 @@ def test_crop_and_batch_fit_into_memory_and_images(crop, largest, batch, memory,
 
 @given(st.integers(1, 8), SIZES, LINES)
 def test_a_machine_that_does_not_tell_its_memory_changes_nothing(batch, crop, memory):
-    machine = Machine(None, False, False)
+    machine = Machine(None, False, False, 1)
     assert plan_crop("crop", crop, crop, batch, memory, machine).value == crop
     assert plan_batch("batch", batch, crop, memory, machine).value == batch
 
@@ -109,7 +112,7 @@ def test_statistics_of_few_images_are_left_alone(batch, frozen):
 
 
 def test_a_precision_chosen_by_hand_stays():
-    machine = Machine(None, True, True)
+    machine = Machine(None, True, True, 1)
     assert plan_precision("32-true", machine).value == "auto"
     assert plan_precision("16-mixed", machine).value == "16-mixed"
 

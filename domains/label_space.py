@@ -3,7 +3,7 @@
 A label space is a YAML file:
 
     classes:                        # in the order of the train ids 0, 1, 2, ...
-      - {name: road, color: [128, 64, 128]}
+      - {name: road, color: [128, 64, 128]}      # or "#804080"
       - ...
     encodings:                      # optional: how label files may be stored, id -> class name
       label_id: {7: road, 0: null, ...}
@@ -32,6 +32,7 @@ from bdl.runtime.yaml_text import read_text
 IGNORE = 255
 IDS = 65_536  # entries of a table from ids
 TRANSPARENT = 1 << 24  # stands for no colour: colours are 0xRRGGBB
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
 OWN = Path(__file__).parent / "label_spaces"
 # What else a row of results has
 NO_SUBSETS = ("stage", "k", "i", "miou", "iou", "seconds", "note", "target_labels")
@@ -135,7 +136,7 @@ def described(description: dict[str, Any]) -> LabelSpace:
     """
     try:
         names = tuple(str(name) for name in description["names"])
-        colors = tuple(_color(color) for color in description["colors"])
+        colors = tuple(_color(color, "colors") for color in description["colors"])
         if len(names) != len(colors):
             raise ValueError(f"{len(names)} names, {len(colors)} colours")
         return LabelSpace(str(description["name"]), names, colors, {}, {})
@@ -158,12 +159,14 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
     names = tuple(item["name"] for item in classes)
     if not 1 <= len(names) < IGNORE or len(set(names)) != len(names):
         raise ValueError("classes must be 1 to 254, each name once")
-    colors = tuple(_color(item["color"]) for item in classes)
+    colors = tuple(_color(item["color"], f"class '{item['name']}'") for item in classes)
     ids = {class_name: train_id for train_id, class_name in enumerate(names)}
 
-    def train_id_of(class_name: str) -> int:
+    def train_id_of(class_name: str, key: str) -> int:
         if class_name not in ids:
-            raise ValueError(f"'{class_name}' is not among its classes")
+            raise ValueError(
+                f"{key}: '{class_name}' is not among its classes, which are {', '.join(names)}"
+            )
         return ids[class_name]
 
     encodings = {"train_id": {train_id: train_id for train_id in range(len(names))}}
@@ -173,7 +176,9 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
         by_color.add("color")
     for encoding, entries in (content.get("encodings") or {}).items():
         stored, of_colors = _stored(encoding, entries)
-        encodings[encoding] = {i: train_id_of(n) for i, n in stored.items() if n is not None}
+        encodings[encoding] = {
+            i: train_id_of(n, f"encodings.{encoding}") for i, n in stored.items() if n is not None
+        }
         left_out[encoding] = frozenset(i for i, n in stored.items() if n is None)
         by_color.discard(encoding)
         if of_colors:
@@ -183,33 +188,61 @@ def _parse(name: str, content: dict[str, Any]) -> LabelSpace:
         raise ValueError(
             f"'{taken}' is no name for a subset, as results have a number of that name"
         )
-    subsets = {
-        subset: tuple(train_id_of(class_name) for class_name in members)
-        for subset, members in (content.get("subsets") or {}).items()
-    }
+    subsets = {}
+    for subset, members in (content.get("subsets") or {}).items():
+        key = f"subsets.{subset}"
+        if (
+            not isinstance(members, list)
+            or not members
+            or not all(isinstance(name, str) for name in members)
+        ):
+            raise ValueError(f"{key}: must be a list of classes, such as [{names[0]}]")
+        subsets[subset] = tuple(train_id_of(class_name, key) for class_name in members)
     return LabelSpace(name, names, colors, encodings, subsets, frozenset(by_color), left_out)
 
 
 def _stored(encoding: str, entries: dict[str, str | None]) -> tuple[dict[int, str | None], bool]:
     """The class of each stored id or colour, None for one left out; whether they are colours."""
     if not isinstance(entries, dict):
-        raise ValueError(f"{encoding} must be a mapping from ids, or colours, to classes")
-    colors = [bool(re.fullmatch("#[0-9a-fA-F]{6}", key)) for key in entries]
+        raise ValueError(
+            f"encodings.{encoding}: must be a mapping from ids, or colours, to classes, such as "
+            "{0: road}"
+        )
+    colors = [bool(_COLOR.fullmatch(key)) for key in entries]
     if any(colors) and not all(colors):
-        raise ValueError(f"{encoding}: holds ids beside colours; make it two encodings")
+        raise ValueError(f"encodings.{encoding}: holds ids beside colours; make it two encodings")
     stored: dict[int, str | None] = {}
     for key, class_name in entries.items():
+        if not any(colors) and not re.fullmatch(r"-?[0-9]+", key):
+            raise ValueError(
+                f"encodings.{encoding}: '{key}' is neither an id, such as 7, nor a colour, such as "
+                '"#804080"; an id stands alone, in decimal digits'
+            )
+        if class_name is not None and not _is_text(class_name):
+            raise ValueError(f"encodings.{encoding}: {key} must be the name of one class, or null")
         number = int(key[1:], 16) if any(colors) else int(key)
         if not any(colors) and not 0 <= number < IDS - 1:  # which stands for what is no id
-            raise ValueError(f"{encoding}: id {key} is not in 0..{IDS - 2}")
+            raise ValueError(f"encodings.{encoding}: id {key} is not in 0..{IDS - 2}")
         if number in stored:
-            raise ValueError(f"{encoding}: '{key}' is given again")
+            raise ValueError(f"encodings.{encoding}: '{key}' is given again")
         stored[number] = class_name
     return stored, any(colors)
 
 
-def _color(values: list[int] | list[str]) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in values)
-    if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"color {values} is not three numbers from 0 to 255")
-    return red, green, blue
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _color(values: object, of: str) -> tuple[int, int, int]:
+    """A colour as a label space gives it: "#804080", or red, green and blue."""
+    if isinstance(values, str) and _COLOR.fullmatch(values):
+        values = list(bytes.fromhex(values[1:]))
+    listed = list(values) if isinstance(values, list | tuple) else []
+    channels = [int(str(v)) for v in listed if re.fullmatch("[0-9]{1,3}", str(v))]
+    if len(channels) != 3 or len(listed) != 3 or max(channels) > 255:
+        text = f"[{', '.join(map(str, listed))}]" if listed else values
+        raise ValueError(
+            f"{of}: color {text} is neither three numbers from 0 to 255, such as [128, 64, 128], "
+            'nor "#804080"'
+        )
+    return channels[0], channels[1], channels[2]

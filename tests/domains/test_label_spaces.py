@@ -93,6 +93,11 @@ def test_own_classes_need_no_more_than_names_and_colours(tmp_path):
     assert space.palette()[3:6] == [200, 0, 0] and space.palette()[-3:] == [0, 0, 0]
 
 
+def test_colours_may_be_written_as_in_encodings(tmp_path):
+    written = own(tmp_path, CLASSES.replace("[10, 20, 30]", '"#0a141E"'))
+    assert written == own(tmp_path, CLASSES)
+
+
 def test_own_encodings_may_merge_ids(tmp_path):
     space = own(tmp_path, CLASSES + "encodings:\n  scanner: {4: floor, 9: floor, 1000: wall}\n")
     table = space.table("scanner")
@@ -148,16 +153,27 @@ def test_names_are_text_as_it_is_written(tmp_path):
         ("classes:\n  - {name: road}", "class 0 must be {name"),
         ("classes:\n  - {name: null, color: [1, 2, 3]}", "class 0 has no name"),
         (CLASSES + "encodings:\n  a: {1: floor, 1: wall}", "'1' is given again in line 6"),
-        ("classes:\n  - {name: road, color: [1, 2]}", "not enough values"),
+        ("classes:\n  - {name: road, color: [1, 2]}", "class 'road': color [1, 2] is neither"),
+        ("classes:\n  - {name: road, color: blue}", "class 'road': color blue is neither"),
+        ("classes:\n  - {name: road, color: [1, 2, 3, x]}", "class 'road': color ["),
         ("classes:\n  - {name: road, color: [1, 2, 300]}", "three numbers from 0 to 255"),
         (CLASSES + "subset: {}", "unknown key 'subset'"),
-        (CLASSES + "subsets:\n  few: [roof]", "'roof' is not among its classes"),
+        (CLASSES + "subsets:\n  few: [roof]", "subsets.few: 'roof' is not among its classes"),
+        (CLASSES + "subsets: {few: floor}", "subsets.few: must be a list of classes"),
+        (CLASSES + "subsets: {few: []}", "subsets.few: must be a list of classes"),
+        (CLASSES + "subsets: {few: [[floor]]}", "subsets.few: must be a list of classes"),
+        (CLASSES + "encodings: {a: {1: roof}}", "encodings.a: 'roof' is not among its classes"),
+        (CLASSES + "encodings: {a: {1: [floor]}}", "encodings.a: 1 must be the name of one class"),
+        (CLASSES + "encodings: {a: {0x0: floor}}", "encodings.a: '0x0' is neither an id"),
+        (CLASSES + "encodings: {a: {0-5: floor}}", "encodings.a: '0-5' is neither an id"),
+        (CLASSES + "encodings: {a: {1_1: floor}}", "encodings.a: '1_1' is neither an id"),
+        (CLASSES + "encodings: {a: {wall: 1}}", "encodings.a: 'wall' is neither an id"),
         (CLASSES + "encodings:\n  a: {70000: floor}", "id 70000 is not in 0..65534"),
         (CLASSES + "encodings: [", "is not valid YAML"),
-        (CLASSES + "encodings: {a: [1]}", "a must be a mapping from ids, or colours"),
+        (CLASSES + "encodings: {a: [1]}", "a: must be a mapping from ids, or colours"),
         (CLASSES + 'encodings: {a: {"#000000": floor, 1: wall}}', "holds ids beside colours"),
         (CLASSES + 'encodings: {a: {"#0000ff": floor, "#0000FF": wall}}', "given again"),
-        (CLASSES + 'encodings: {a: {"#0000": floor}}', "invalid literal"),
+        (CLASSES + 'encodings: {a: {"#0000": floor}}', "encodings.a: '#0000' is neither an id"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path, text, reason):

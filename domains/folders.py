@@ -125,11 +125,13 @@ def find_patterns(root: Path, labelled: bool, key: str, index: Index) -> Pattern
             f"{key}: no pattern tells the images in {root} from what lies beside them: "
             f"{_listed(groups)}; move them into a folder of their own"
         )
-    taken = [*chosen.photos, *chosen.maps]
+    labels = chosen.labels.split("/") if chosen.labels else []
+    maps = [group for group in chosen.maps if match_path(labels, group.paths[0]) is not None]
+    taken = [*chosen.photos, *maps]
     left = [str(group) for group in groups if group not in taken]
     if len(left) > _LISTED:
         left[_LISTED:] = [f"{len(left) - _LISTED} more"]
-    by_color = bool(chosen.maps) and not any(group.is_map for group in chosen.maps)
+    by_color = bool(maps) and not any(group.is_map for group in maps)
     return replace(chosen, by_color=by_color and labelled, beside=tuple(left))
 
 

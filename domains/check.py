@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bdl.domains.datasets import Sample, images_of, list_samples
-from bdl.domains.guard import look_at
+from bdl.domains.datasets import Sample, images_of, list_samples, spread
+from bdl.domains.guard import LOOKED_AT, look_at
 from bdl.domains.index import Index
 from bdl.domains.inspection import SKIP, Inspection, inspect_samples
 from bdl.domains.matching import named_alike
+from bdl.domains.palettes import ambiguous_palettes
 from bdl.domains.problem import Problem
 from bdl.domains.target_labels import match_labels
 from bdl.domains.views import View
@@ -56,6 +57,7 @@ def check_problem(
         problems += problem.leaks()
     if not problems:
         _log_matches(problem)
+        _compare_palettes(problem)
         problems += _mixed_target(config, problem) if crops else []
     if given is not None and not problems:
         key = "translation.images"
@@ -202,6 +204,20 @@ def _odd_sizes(sizes: Mapping[Path, tuple[int, int]], key: str, used: _Pass) -> 
             "segmentation.augmentation.crop"
         )
     return warnings
+
+
+def _compare_palettes(problem: Problem) -> None:
+    """Warn of roles whose ids have one encoding, but whose palettes show them otherwise."""
+    alike: dict[str, list[Path]] = {}
+    for role in problem.roles:
+        if role == "target" or problem.is_rendered(role) or problem.is_by_color(role):
+            continue
+        files = [sample.label for sample in problem.samples(role) if sample.label is not None]
+        chosen = alike.setdefault(problem.layout(role).encoding, [])
+        chosen += [files[i] for i in spread(len(files), LOOKED_AT)]
+        own = problem.space if problem.layout(role).encoding == "train_id" else None
+        if line := ambiguous_palettes(chosen, problem.index, f"data.{role}", own):
+            log.warning("warning: %s", line)
 
 
 def _log_matches(problem: Problem) -> None:

@@ -213,6 +213,13 @@ def draft_label_space(surveys: Mapping[str, Survey]) -> str:
     UserError if there are no two classes, or too many.
     """
     source = surveys["source"]
+    for role, found in surveys.items():
+        if found.ids and found.by_color != source.by_color:
+            kinds = ("colours", "ids") if source.by_color else ("ids", "colours")
+            raise UserError(
+                f"--{role.replace('_', '-')}: its labels hold {kinds[1]}, those of --source "
+                f"{kinds[0]}; store both alike, or give --label-space with an encoding of each"
+            )
     ids = source.ids
     if source.names and source.names.keys() & ids.keys():
         ids = {number: ids[number] for number in source.names if number in ids}

@@ -1,7 +1,8 @@
 """What labelling tools and data sets export beside, or instead of, maps of class ids."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from bdl.domains.label_space import IGNORE, color_code
@@ -13,6 +14,15 @@ _LABELMAP_LINE = re.compile(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?")
 _CITYSCAPES_IDS = range(35)
 _CITYSCAPES_THINGS = range(24, 34)  # whose instance ids are a thousand times the id, and a number
 
+_BETWEEN, _RAREST = 8, 0.05  # ids between 0 and 255, and the share of each, of a smoothed mask
+_STEP = 64  # levels from one of them to the next, at most
+_DOMINANT = 0.5  # of the pixels are 0 or 255
+
+SMOOTHED_MASK = (
+    "hold 0, 255 and many levels between, as a mask of two classes does that was resized smoothly "
+    "or compressed; make it anew by nearest neighbour, or set what is below 128 to 0 and the rest "
+    "to 255, and store it as PNG"
+)
 INSTANCE_IDS = (
     "hold instance ids (1000 times the class and a number), which are no class ids; give the files "
     "of label ids instead: *_gtFine_labelIds.png beside *_gtFine_instanceIds.png"
@@ -70,4 +80,38 @@ def are_instance_ids(ids: Collection[int]) -> bool:
         bool(large)
         and all(number // 1000 in _CITYSCAPES_THINGS for number in large)
         and all(number in _CITYSCAPES_IDS for number in small)
+    )
+
+
+def is_smoothed_mask(amounts: Mapping[int, float]) -> bool:
+    """Whether ids, each with its pixels or their share, are the grey levels of a mask of 0 and 255
+    whose edges were smoothed."""
+    levels = sorted(amounts)
+    steps = {after - before for before, after in pairwise(levels)}
+    if levels[:1] != [0] or levels[-1] != IGNORE or len(levels) < _BETWEEN + 2:
+        return False
+    total = sum(amounts.values())
+    return (
+        max(steps) <= _STEP
+        and max(steps) > min(steps) + 1  # else they are classes, spread to be seen
+        and amounts[0] + amounts[IGNORE] > _DOMINANT * total
+        and max(amounts[number] for number in levels[1:-1]) < _RAREST * total
+    )
+
+
+def about_mixed_masks(files: Sequence[Path], held: Iterable[Collection[int]]) -> str | None:
+    """That some masks of two classes count to 1 and others to 255, in a line; None if it is not so.
+
+    Args:
+        files: Label files.
+        held: The ids in each.
+    """
+    first: dict[frozenset[int], Path] = {}
+    for file, ids in zip(files, held, strict=True):
+        first.setdefault(frozenset(ids) - {0}, file)
+    if first.keys() - {frozenset()} != {frozenset({1}), frozenset({IGNORE})}:
+        return None
+    return (
+        f"{first[frozenset({1})]} holds 0 and 1, {first[frozenset({IGNORE})]} 0 and 255, which is "
+        "ignored; store all masks alike, if both are of the same two classes"
     )

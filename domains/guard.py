@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bdl.domains.datasets import spread
-from bdl.domains.exports import INSTANCE_IDS, are_instance_ids
+from bdl.domains.exports import (
+    INSTANCE_IDS,
+    SMOOTHED_MASK,
+    about_mixed_masks,
+    are_instance_ids,
+    is_smoothed_mask,
+)
 from bdl.domains.images import UNKNOWN
 from bdl.domains.inspection import Inspection
 from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, stored_as_text
+from bdl.domains.palettes import ambiguous_palettes
 from bdl.domains.problem import Problem
 from bdl.runtime.console import counted
 
@@ -47,16 +54,19 @@ class Held:
         amounts: Pixels, or their share, by id or colour; 255 among them.
         space: The label space.
         encoding: One of its encodings.
+
+    `listed` are the ids that the encoding names, those that it leaves out among them.
     """
 
     def __init__(self, amounts: Mapping[int, float], space: LabelSpace, encoding: str) -> None:
         self.space, self.encoding = space, encoding
         self.by_color = encoding in space.by_color
         self.ids = set(amounts)
+        self.is_smoothed = encoding not in space.by_color and is_smoothed_mask(amounts)
         self.total = sum(amounts.values())
         classes = space.encodings[encoding]
-        left_out = {TRANSPARENT} if self.by_color else {IGNORE}
-        left_out |= space.left_out.get(encoding, frozenset())
+        self.listed = classes.keys() | space.left_out.get(encoding, frozenset())
+        ignored = TRANSPARENT if self.by_color else IGNORE
         self.classes: dict[int, float] = {}  # amounts, by train id
         for number, amount in amounts.items():
             if number in classes:
@@ -65,7 +75,7 @@ class Held:
         self.unknown = {
             number: amount
             for number, amount in amounts.items()
-            if number not in classes and number not in left_out
+            if number not in self.listed and number != ignored
         }
 
     @property
@@ -124,6 +134,8 @@ def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
     kind = "colours" if held.by_color else "ids"
     if held.is_binary:
         told.problems.append(_about_binary(held, key))
+    elif held.is_smoothed:
+        told.problems.append(f"{key}: its label files {SMOOTHED_MASK}")
     elif not held.by_color and are_instance_ids(set(held.unknown) | held.ids) and held.unknown:
         told.problems.append(f"{key}: its label files {INSTANCE_IDS}")
     elif not held.classes:
@@ -184,11 +196,16 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
     files = [sample.label for sample in inspection.samples if sample.label is not None]
     if not files:
         return told
+    if not problem.is_by_color(role):
+        own = problem.space if problem.layout(role).encoding == "train_id" else None
+        if line := ambiguous_palettes(files, problem.index, key, own):
+            told.problems.append(line)
+            return told
     chosen = files if whole else [files[i] for i in spread(len(files), LOOKED_AT)]
-    held, flaws = _held(problem, role, chosen)
+    held, flaws, line = _held(problem, role, chosen)
     if len(chosen) < len(files) and not flaws and held.is_doubtful:
         chosen = files
-        held, flaws = _held(problem, role, chosen)
+        held, flaws, line = _held(problem, role, chosen)
     if flaws:
         told.problems.extend(flaws)
         return told
@@ -199,17 +216,20 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
     if held.missing():
         told.table.append(f"  not in them: {', '.join(held.missing())}")
     judged = judge(held, key, role == "source", all_of_them)
-    return Judgement(told.table, judged.warnings, judged.problems)
+    warnings = [f"{key}: {line}", *judged.warnings] if line else judged.warnings
+    return Judgement(told.table, warnings, judged.problems)
 
 
-def _held(problem: Problem, role: str, files: Sequence[Path]) -> tuple[Held, list[str]]:
-    """What label files hold, and why those that cannot be read cannot."""
+def _held(problem: Problem, role: str, files: Sequence[Path]) -> tuple[Held, list[str], str | None]:
+    """What label files hold, why those that cannot be read cannot, and that masks are mixed."""
     amounts: Counter[int] = Counter()
     looks = problem.index.ids(files, f"data.{role}", problem.is_by_color(role))
     for look in looks:
         amounts.update(look.counts)
     held = Held(amounts, problem.space, problem.layout(role).encoding)
-    return held, [look.error for look in looks if look.error]
+    is_listed = held.by_color or IGNORE in held.listed
+    mixed = None if is_listed else about_mixed_masks(files, [look.counts for look in looks])
+    return held, [look.error for look in looks if look.error], mixed
 
 
 def _about_images(key: str, inspection: Inspection) -> str:

@@ -15,12 +15,13 @@ What is refused, a file's header tells: what decodes nothing, such as the index,
   what cameras put behind a JPEG do not count.
 """
 
+import hashlib
 import os
 import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, is_by_color
+from bdl.domains.label_space import IGNORE, TRANSPARENT, LabelSpace, color_code, is_by_color
 from bdl.runtime.errors import UserError, first_line
 from bdl.runtime.files import open_regular, save_png
 
@@ -87,6 +88,9 @@ class Header:
         transparent: Whether pixels may be transparent.
         image_flaw, label_flaw, colors_flaw: Why the file is no photo, no map of class ids and no
             map of class colours, each a sentence without subject; None where it is one.
+        palette: A short hash of the colours of a palette; empty where there is none, or each index
+            is shown as the grey of that number.
+        is_grey: Whether all of these colours are greys.
     """
 
     format: str
@@ -99,6 +103,8 @@ class Header:
     image_flaw: str | None
     label_flaw: str | None
     colors_flaw: str | None
+    palette: str = ""
+    is_grey: bool = False
 
     def size(self, orientation: str = UPRIGHT) -> tuple[int, int]:
         """Width and height, read upright or as stored."""
@@ -205,6 +211,14 @@ def open_label(file: Path, by_color: bool = False) -> Image.Image:
             image.load()
             ids = Image.fromarray(_ids(image, header))
     return _turned(ids, header, UPRIGHT, is_turned=header.format == "TIFF")
+
+
+def shown_colors(file: Path) -> dict[int, int]:
+    """The colours, 0xRRGGBB, in which a palette file shows the indices that occur in it."""
+    with _opened(file) as (image, _):
+        colors = _palette(image)
+    held = np.unique(np.asarray(open_label(file))).tolist()
+    return {number: colors[number] if number < len(colors) else 0 for number in held}
 
 
 def train_ids(file: Path, table: np.ndarray) -> np.ndarray:
@@ -378,6 +392,8 @@ def _read(opened: BinaryIO, image: Image.Image) -> Header:
     tags = getattr(image, "tag_v2", {}) if kind == "TIFF" else {}
     stored = (tags[256], tags[257]) if tags else image.size
     misread, several_maps = _misread(kind, mode, bits), _several(image, "label map")
+    colors = _palette(image)
+    greys = [color >> 16 for color in colors if color == color % 256 * 0x010101]
     return Header(
         format=kind,
         mode=mode,
@@ -389,7 +405,28 @@ def _read(opened: BinaryIO, image: Image.Image) -> Header:
         image_flaw=_image_flaw(kind, mode, bits) or misread or _several(image, "photo"),
         label_flaw=_label_flaw(image, kind, mode, bits) or misread or several_maps,
         colors_flaw=_colors_flaw(image, kind, mode, bits) or misread or several_maps,
+        palette="" if greys == list(range(len(colors))) else palette_hash(colors),
+        is_grey=len(greys) == len(colors),
     )
+
+
+def _palette(image: Image.Image) -> list[int]:
+    """The colours, 0xRRGGBB, of a palette image, which is not decoded; those that are left out are
+    black, as the last ones may be. None for other images."""
+    if image.mode != "P" or image.palette is None:
+        return []
+    alone = Image.new("P", (1, 1))  # the image's own would be asked for with its pixels
+    alone.palette = image.palette.copy()
+    channels = alone.getpalette() or []
+    colors = [color_code(*channels[i : i + 3]) for i in range(0, len(channels), 3)]
+    while colors and not colors[-1]:
+        colors.pop()
+    return colors
+
+
+def palette_hash(colors: Sequence[int]) -> str:
+    """A short hash of a palette's colours, 0xRRGGBB."""
+    return hashlib.blake2b(str(list(colors)).encode(), digest_size=8).hexdigest()
 
 
 def _is_cut_off(

@@ -29,6 +29,7 @@ from bdl.domains.images import (
     open_label,
     read_header,
     require_undamaged,
+    shown_colors,
 )
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
@@ -37,7 +38,7 @@ from bdl.runtime.lock import held
 from bdl.runtime.ownership import has_mark, mark
 
 INDEX = "bdl-index.json"
-_VERSION = 2  # of what is found in files, and how: another one's finds do not count
+_VERSION = 3  # of what is found in files, and how: another one's finds do not count
 _READERS = 8  # threads: on network disks opening a file is mostly waiting
 _FRESH = 2.0  # seconds in which a change may leave a file's times as they are
 _BETWEEN_SAVES = 60.0  # seconds
@@ -143,6 +144,12 @@ class Index:
             Ids({int(k): n for k, n in seen.get("ids", {}).items()}, seen.get("error", ""))
             for seen in looked
         ]
+
+    def shown_colors(self, files: Sequence[Path], title: str = "") -> list[dict[int, int]]:
+        """The colours, 0xRRGGBB, in which palette files show the indices that occur in them; none
+        for a file that cannot be read."""
+        looked = self._look("shown", _shown, files, f"comparing palettes of {title}")
+        return [{int(k): color for k, color in seen.get("shown", {}).items()} for seen in looked]
 
     def hashes(self, files: Sequence[Path], title: str = "") -> list[str]:
         """Hashes of the files' contents.
@@ -349,6 +356,10 @@ def _decode(file: Path) -> dict[str, Any]:
 
 def _ids(file: Path) -> dict[str, Any]:
     return _counted(np.asarray(open_label(file)))
+
+
+def _shown(file: Path) -> dict[str, Any]:
+    return {"shown": {str(number): color for number, color in shown_colors(file).items()}}
 
 
 def _colors(file: Path) -> dict[str, Any]:

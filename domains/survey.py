@@ -9,8 +9,11 @@ from bdl.domains.datasets import LAYOUTS, Sample, find_samples
 from bdl.domains.exports import (
     INSTANCE_IDS,
     PANOPTIC_IDS,
+    SMOOTHED_MASK,
+    about_mixed_masks,
     are_instance_ids,
     is_panoptic,
+    is_smoothed_mask,
     read_labelmap,
 )
 from bdl.domains.folders import find_patterns
@@ -18,6 +21,7 @@ from bdl.domains.index import Index
 from bdl.domains.inspection import Inspection, inspect_samples
 from bdl.domains.label_space import IGNORE, TRANSPARENT
 from bdl.domains.looks import Look, look_at_images
+from bdl.domains.palettes import ambiguous_palettes
 from bdl.runtime.config import DomainConfig
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
@@ -99,11 +103,20 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
         domain = DomainConfig(
             layout="folder", root=root, images=patterns.images, labels=patterns.labels
         )
-    inspection = _inspect(find_samples(domain, key, labelled), key, index, by_color)
+    samples = find_samples(domain, key, labelled)
+    labels = [sample.label for sample in samples if sample.label is not None]
+    if not by_color and (line := ambiguous_palettes(labels, index, key)):
+        if domain.layout != "folder":
+            raise UserError(line)
+        log.warning("warning: %s; they are taken by their colours", line.partition("; ")[0])
+        by_color = True
+    inspection = _inspect(samples, key, index, by_color)
     samples = inspection.samples
     ids = _shares(samples, key, index, by_color) if labelled else {}
     if not by_color and are_instance_ids(ids):
         raise UserError(f"{key}: its label files {INSTANCE_IDS}")
+    if not by_color and is_smoothed_mask(ids):
+        raise UserError(f"{key}: its label files {SMOOTHED_MASK}")
     is_binary = not by_color and ids.keys() == {0, IGNORE}
     ignored = 0.0 if is_binary else ids.pop(TRANSPARENT if by_color else IGNORE, 0.0)
     return Survey(
@@ -149,10 +162,13 @@ def _shares(samples: Sequence[Sample], key: str, index: Index, by_color: bool) -
     """The share of all pixels of each id, or colour, in the labels."""
     counts: Counter[int] = Counter()
     files = [sample.label for sample in samples if sample.label is not None]
-    for file, look in zip(files, index.ids(files, key, by_color), strict=True):
+    looks = index.ids(files, key, by_color)
+    for file, look in zip(files, looks, strict=True):
         if look.error:
             raise UserError(f"{file}: {PANOPTIC_IDS}" if is_panoptic(file) else look.error)
         counts.update(look.counts)
+    if not by_color and (line := about_mixed_masks(files, [look.counts for look in looks])):
+        log.warning("warning: %s: %s", key, line)
     return {number: counts[number] / counts.total() for number in sorted(counts)}
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bdl import pipeline
 from bdl.domains import guard
+from bdl.domains.exports import about_mixed_masks, is_smoothed_mask
 from bdl.domains.guard import Held, judge
 from bdl.domains.index import INDEX
 from bdl.domains.label_space import load_label_space
@@ -255,3 +256,77 @@ def test_colours_in_the_place_of_ids_are_recognised(setup, tmp_path, capsys, fol
         said = capsys.readouterr()
         text = said.out if command == "check" else said.err
         assert re.search(f"is a colour image, not a label map; .*{advice}", text)
+
+
+SMOOTH = {0: 400, 255: 300, **dict.fromkeys(range(6, 254, 8), 3)}  # levels of a resized mask
+
+
+@pytest.mark.parametrize(
+    ("amounts", "is_smoothed"),
+    [
+        (SMOOTH, True),
+        ({**SMOOTH, 128: 60}, False),  # a class of its own
+        ({0: 400, 128: 100, 255: 300}, False),
+        ({number: amount for number, amount in SMOOTH.items() if number != 255}, False),
+        ({0: 400, 255: 300, **dict.fromkeys(range(1, 19), 9)}, False),  # train ids
+        ({0: 400, 255: 300, **dict.fromkeys(range(1, 182), 2)}, False),  # many classes
+        ({0: 400, 254: 1, 255: 300, **dict.fromkeys(range(1, 19), 9)}, False),
+        (
+            {0: 400, 255: 300, **{round(i * 255 / 9): 9 for i in range(1, 9)}},
+            False,
+        ),
+        (dict.fromkeys(range(256), 1), False),
+        ({}, False),
+    ],
+)
+def test_masks_whose_edges_were_smoothed(tmp_path, amounts, is_smoothed):
+    assert is_smoothed_mask(amounts) == is_smoothed
+    told = judged(tmp_path, TWO, amounts)
+    assert ("resized smoothly" in " ".join(told.problems)) == is_smoothed
+
+
+@pytest.mark.parametrize("method", ["BILINEAR", "BICUBIC", "LANCZOS", "BOX", "NEAREST"])
+def test_a_resized_mask_is_refused_by_all_commands(setup, tmp_path, capsys, method):
+    encoding = "encodings: {mask: {0: soil, 255: weed}}\n"
+    options = setup(TWO + encoding, (0, 255), source={"encoding": "mask"})
+    rows, columns = np.mgrid[:60, :90]
+    mask = (((rows - 30) ** 2 + (columns - 40) ** 2 < 400) * 255).astype(np.uint8)
+    for file in (tmp_path / "source/labels").iterdir():
+        layouts.image(tmp_path / "source/images" / file.name, (40, 27))
+        Image.fromarray(mask).resize((40, 27), Image.Resampling[method]).save(file)
+    expected = 0 if method == "NEAREST" else 2
+    for command in ("check", "run --dry-run"):
+        assert pipeline.main([*command.split(), *options]) == expected
+        said = "".join(capsys.readouterr())
+        assert ("data.source: its label files hold 0, 255 and many levels" in said) == expected // 2
+    folder = ["--source", "source", "--target", "source/images", "--out", "own.yaml"]
+    assert pipeline.main(["init-config", *folder]) == expected
+    assert ("--source: its label files hold 0, 255" in capsys.readouterr().err) == expected // 2
+
+
+@pytest.mark.parametrize(
+    ("held", "warned"),
+    [
+        ([{0, 1}, {0, 255}, {0}], True),
+        ([{1}, {255}], True),
+        ([{0, 1}, {0, 255}, {0, 1, 255}], False),  # 255 is what is ignored
+        ([{0, 1}, {0, 2}, {0, 255}], False),
+        ([{0, 255}, {255}], False),
+        ([{0, 1}], False),
+        ([], False),
+    ],
+)
+def test_masks_that_count_otherwise(setup, capsys, held, warned):
+    files = [Path(f"{number}.png") for number in range(len(held))]
+    line = about_mixed_masks(files, held)
+    assert (line is not None) == warned
+    if not held:
+        return
+    sections = [(TWO, {}), (TWO + "encodings: {own: {0: soil, 1: weed, 255: null}}\n", {})]
+    sections[1][1]["encoding"] = "own"
+    for number, (text, section) in enumerate(sections):
+        options = setup(text, [tuple(ids) for ids in held], count=len(held), source=section)
+        pipeline.main(["check", *options])
+        said = capsys.readouterr().out
+        # Of an encoding that leaves 255 out on purpose nothing is said.
+        assert ("0 and 255, which is ignored; store" in said) == (warned and number == 0)

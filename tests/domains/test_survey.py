@@ -52,6 +52,10 @@ LABELLED = {
         {"rgb/*.jpg": photo, "gt/*_labelIds.png": ids, "gt/*_instanceIds.png": ids},
         ("rgb/*.jpg", "gt/*_labelIds.png", 1),
     ),
+    "two kinds of ids": (
+        {"rgb/*.png": photo, "gt/*_labelIds.png": ids, "gt/*_labelTrainIds.png": ids},
+        ("rgb/*.png", "gt/*_labelIds.png", 1),
+    ),
     "grey photos": (
         {"images/*.png": grey, "labels/*.png": ids},
         ("images/*.png", "labels/*.png", 0),

@@ -163,9 +163,10 @@ def leave_out(on_error: str, key: str, problem: str, count: int, total: int) -> 
     something remains.
     """
     if on_error != "skip":
+        leaving = f", or leave them out with {key}.on_error=skip" if key.startswith("data.") else ""
         raise UserError(
             f"{problem} (so it is with {count} of the {total} samples of {key}; repair or remove "
-            f"them, or leave them out with {key}.on_error=skip)"
+            f"them{leaving})"
         )
     if count == total:
         raise UserError(f"{problem} (so it is with all {total} samples of {key})")

@@ -8,8 +8,7 @@ measured and evaluated.
 from dataclasses import replace
 from pathlib import Path
 
-from bdl.domains.datasets import Sample, images_of, pair_with
-from bdl.domains.inspection import inspect_samples, usable_samples
+from bdl.domains.inspection import usable_samples
 from bdl.domains.problem import ImageSet, Problem
 from bdl.runtime.config import Config, SegmenterTraining, part_of
 from bdl.runtime.errors import UserError
@@ -294,11 +293,7 @@ class Plan:
         if folder is None or not self.config.iterations:
             return None
         key = "translation.images"
-        # Of rendered images the names are known before they are there.
-        source = [Sample(name, Path(name), None) for name in self.data.source.names()]
-        files = images_of(source, Path(folder).expanduser(), key)
-        images = pair_with(source, files.__getitem__)
-        inspection = inspect_samples(images, self.data.index, key, inside=True)
+        files, inspection = self.data.translations(Path(folder).expanduser())
         images = usable_samples(inspection, "stop", key)
         return GivenTranslations(self.data.index.digest_of_images(images, key), files)
 

@@ -21,6 +21,7 @@ from bdl.domains.draft import (
 from bdl.domains.guard import Held, judge
 from bdl.domains.index import Index
 from bdl.domains.label_space import load_label_space
+from bdl.domains.overlap import about_shared, shared_files
 from bdl.domains.rules import LARGE, SMALL, Scale
 from bdl.domains.survey import Survey, survey
 from bdl.runtime.config import load_config
@@ -123,26 +124,22 @@ def survey_folders(options: Namespace, index: Index) -> dict[str, Survey]:
             "nothing will be measured: the configuration has `validation: null`; add a section to "
             "it at any time, and a run makes the evaluations alone"
         )
-    elif shared := surveys["target"].files & surveys["validation"].files:
-        log.warning(
-            "%d validation images are among the target's: scores on images that were trained on "
-            "are too high; give a folder without them, or set data.target.list_file",
-            len(shared),
-        )
+    else:
+        measuring = sorted(surveys["validation"].files)
+        for role in ("source", "target"):
+            learned = sorted(surveys[role].files)
+            for line in about_shared(f"--{role}", role, measuring, learned, index):
+                log.warning("warning: %s", line)
     return surveys
 
 
 def _require_apart(labelled: Survey, validation: Survey, index: Index) -> None:
     """Raises UserError if a validation image is among those to learn from, by their contents."""
-    measuring = sorted(validation.files)
-    by_content = dict(zip(index.hashes(measuring), measuring, strict=True))
-    files = sorted(labelled.files)
-    for file, content in zip(files, index.hashes(files), strict=True):
-        if content in by_content:
-            raise UserError(
-                f"--target-labelled: {file} is the validation image {by_content[content]}, which "
-                "may only measure; take it out of one of the two"
-            )
+    for file, other in shared_files(sorted(labelled.files), sorted(validation.files), index):
+        raise UserError(
+            f"--target-labelled: {file} is the validation image {other}, which may only measure; "
+            "take it out of one of the two"
+        )
 
 
 def _other_split(target: Survey, split: str) -> str | None:

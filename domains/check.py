@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bdl.domains.datasets import Sample, images_of, list_samples, spread
+from bdl.domains.datasets import Sample, list_samples, spread
 from bdl.domains.guard import LOOKED_AT, look_at
 from bdl.domains.index import Index
 from bdl.domains.inspection import SKIP, Inspection, inspect_samples
@@ -58,16 +58,14 @@ def check_problem(
     if not problems:
         _log_matches(problem)
         _compare_palettes(problem)
+        for line in problem.overlaps():
+            log.warning("warning: %s", line)
         problems += _mixed_target(config, problem) if crops else []
     if given is not None and not problems:
-        key = "translation.images"
         try:
-            source = [Sample(name, Path(name), None) for name in problem.source.names()]
-            images = images_of(source, Path(given).expanduser(), key)
+            problems += problem.translations(Path(given).expanduser())[1].flaws
         except UserError as error:
-            return [*problems, str(error)]
-        samples = [Sample(name, file, None) for name, file in sorted(images.items())]
-        problems += inspect_samples(samples, problem.index, key, inside=True).flaws
+            problems.append(str(error))
     return problems
 
 

@@ -14,10 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bdl.domains.cache import CACHE, ImageCache, make_cache
-from bdl.domains.datasets import Layout, Sample, find_samples, layout_of, spread
+from bdl.domains.datasets import (
+    Layout,
+    Sample,
+    find_samples,
+    images_of,
+    layout_of,
+    spread,
+)
 from bdl.domains.images import UPRIGHT, check_image
 from bdl.domains.index import Index, index_in
-from bdl.domains.inspection import Inspection, inspect_domain, usable_samples
+from bdl.domains.inspection import (
+    Inspection,
+    inspect_domain,
+    inspect_samples,
+    same_frame,
+    usable_samples,
+)
 from bdl.domains.label_space import (
     IGNORE,
     LabelSpace,
@@ -25,6 +38,7 @@ from bdl.domains.label_space import (
     load_label_space,
     stored_as_text,
 )
+from bdl.domains.overlap import about_shared
 from bdl.domains.streets.stages import RenderedStreets
 from bdl.domains.views import View
 from bdl.runtime.config import DataConfig, DomainConfig
@@ -248,6 +262,26 @@ class Problem:
             if content in by_content
         ]
 
+    def overlaps(self) -> list[str]:
+        """A line for each of source and target that has validation images among its own, by the
+        contents of their files.
+
+        Raises:
+            UserError: A role's images cannot be used.
+        """
+        there = [role for role in self.roles if not self.is_rendered(role)]
+        if "validation" not in there:
+            return []
+        files = {role: [sample.image for sample in self.samples(role)] for role in there}
+        return [
+            line
+            for role in ("source", "target")
+            if role in there
+            for line in about_shared(
+                f"data.{role}", role, files["validation"], files[role], self.index
+            )
+        ]
+
     @cached_property
     def validation(self) -> ImageSet | None:
         """Labelled images that only measure; None where nothing is measured."""
@@ -351,6 +385,47 @@ class Problem:
                 self.is_by_color(role),
             )
         return self._inspected[role, pixels]
+
+    def translations(self, folder: Path) -> tuple[dict[str, Path], Inspection]:
+        """The source's images, translated elsewhere.
+
+        Args:
+            folder: That of `translation.images`.
+
+        Returns:
+            Their files by the names of the source's images, and which of them may be used: those
+            of the shape of their source image, or of the size that the source is used at.
+
+        Raises:
+            UserError: Source images have no translation.
+        """
+        key = "translation.images"
+        # Of rendered images the names are known before they are there.
+        names = self.source.names()
+        files = images_of([Sample(name, Path(name), None) for name in names], folder, key)
+        samples = [Sample(name, files[name], None) for name in names]
+        told = inspect_samples(samples, self.index, key, inside=True)
+        if self.source.rendered is not None:
+            originals = {name: (name, self.source.rendered.size) for name in names}
+        else:
+            source = self.inspect("source")
+            originals = {
+                sample.name: (str(sample.image), size)
+                for sample, size in zip(source.samples, source.sizes, strict=True)
+            }
+        usable, sizes, flaws = [], [], list(told.flaws)
+        for sample, size in zip(told.samples, told.sizes, strict=True):
+            original, stored = originals[sample.name]
+            if same_frame(stored, size) or size == self.size("source"):
+                usable.append(sample)
+                sizes.append(size)
+                continue
+            flaws.append(
+                f"{sample.image}: is {size[0]}x{size[1]}, the source image {original} "
+                f"{stored[0]}x{stored[1]}; a translation must show the same frame, neither cut nor "
+                "turned"
+            )
+        return files, replace(told, samples=usable, sizes=sizes, flaws=flaws)
 
     def size(self, role: str) -> tuple[int, int] | None:
         """Width and height at which the role's images are used; None: as stored."""

@@ -229,7 +229,11 @@ def test_a_labelled_image_that_measures_is_refused(streets, capsys):
 
 def test_validation_images_among_the_targets_are_warned_of(streets, capsys):
     assert init(*streets[:2], "--target", "dusk", "--validation", "dusk/val") == 0
-    assert "3 validation images are among the target's" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--target: 3 of the 3 validation images are among its images" in said
+    assert "--source: 3 of" not in said
+    assert pipeline.main(["check", "--config", "mine.yaml"]) == 0
+    assert "warning: data.target: 3 of the 3 validation images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

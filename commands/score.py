@@ -61,6 +61,7 @@ def main(options: Namespace) -> None:
     pairs = find_pairs(Path(options.predictions), Path(options.labels), asked or counting.encoding)
     encoding = asked or encoding_of(pairs, counting)
     table = own_table(space) if encoding == OWN else space.table(encoding)
+    _require_ids(pairs, space, encoding, console)
     with console.track("score", len(pairs.files), unit="images") as task:
         scores = score(pairs.files, space, table, task.advance)
     if pairs.left_out:
@@ -68,6 +69,22 @@ def main(options: Namespace) -> None:
     log.info("%s", describe_scores(scores))
     if options.json:
         write_json(Path(options.json), scores)
+
+
+def _require_ids(pairs: Pairs, space: LabelSpace, encoding: str, console: Console) -> None:
+    """Raises UserError for files whose palettes say that their indices are no ids."""
+    from bdl.domains.index import Index
+    from bdl.domains.palettes import ambiguous_palettes
+    from bdl.segmentation.score import OWN
+
+    index = Index(None, console)
+    predictions, labels = zip(*pairs.files, strict=True)
+    own = space if encoding in (OWN, "train_id") else None
+    line = ambiguous_palettes(predictions, index, "--predictions", space)
+    if line is None and encoding not in space.by_color:
+        line = ambiguous_palettes(labels, index, "--labels", own)
+    if line is not None:
+        raise UserError(line)
 
 
 def counting_of(path: Path) -> Counting:

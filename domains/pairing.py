@@ -1,11 +1,18 @@
 """Which files are of the same frame, by their names."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
 _SUFFIX = re.compile(r"[_.-][A-Za-z][\w.-]*$")  # "_ids" of 000_ids
 _PREFIX = re.compile(r"^.*[A-Za-z].*[_.-]")  # "img_" of img_000
+_KIND = re.compile(  # what says whether a file is a photo, a label map or a prediction
+    r"left_?img8bit|(im|image|img|photo|pic|picture|frame|rgb|cam|camera"
+    r"|label|lbl|mask|annotation|annot|gt|gtfine|gtcoarse|truth|seg|segm|segmentation|semantic"
+    r"|class|classes|id|color|colour|labelid|trainid|labeltrainid|pred|prediction|predicted"
+    r"|out|output|result)s?",
+    re.IGNORECASE,
+)
 _TRIED = 50  # names that a name is looked for in
 
 
@@ -43,6 +50,22 @@ def pair_names(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
     readings.append(_contained(names, others))
     readings.append({name: other for other, name in _contained(others, names).items()})
     return max(readings, key=len)
+
+
+def unlike(pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first two paired names that may be of different frames; None if there are none.
+
+    Names are alike if they are equal without words that say what a file is, such as label, mask or
+    pred: img_000 and 000_gtFine_labelIds, and not day_000 and night_000.
+    """
+    return next((pair for pair in pairs if _telling(pair[0]) != _telling(pair[1])), None)
+
+
+def _telling(name: str) -> list[str]:
+    """The parts of a name that do not say what a file is."""
+    words = [word for word in re.split("[^A-Za-z0-9]+", name) if not _KIND.fullmatch(word)]
+    parts = [part for word in words for part in re.findall("[A-Za-z]+|[0-9]+", word)]
+    return [part.lower() for part in parts if not _KIND.fullmatch(part)]
 
 
 def _same(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:

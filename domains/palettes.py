@@ -68,8 +68,8 @@ def _is_meant(number: int, color: int, space: LabelSpace | None) -> bool:
 
 
 def _advice(key: str) -> str:
+    grey = "store the labels as grey ids without a palette"
+    if key == "--predictions":  # which have no encoding
+        return grey.replace("labels", "predictions")
     setting = "an encoding" if key.startswith("--") else f"{key}.encoding"
-    return (
-        f"store the labels as grey ids without a palette, or name the colours: {setting} of "
-        'colours ("#804080": class)'
-    )
+    return f'{grey}, or name the colours: {setting} of colours ("#804080": class)'

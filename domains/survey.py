@@ -21,6 +21,7 @@ from bdl.domains.index import Index
 from bdl.domains.inspection import Inspection, inspect_samples
 from bdl.domains.label_space import IGNORE, TRANSPARENT
 from bdl.domains.looks import Look, look_at_images
+from bdl.domains.pairing import unlike
 from bdl.domains.palettes import ambiguous_palettes
 from bdl.runtime.config import DomainConfig
 from bdl.runtime.console import log
@@ -105,6 +106,10 @@ def survey(root: str, split: str, labelled: bool, key: str, index: Index | None 
         )
     samples = find_samples(domain, key, labelled)
     labels = [sample.label for sample in samples if sample.label is not None]
+    pairs = {(s.image.stem, s.label.stem): s for s in samples if s.label is not None}
+    if doubtful := unlike(pairs):
+        paired = pairs[doubtful]
+        log.info("%s: paired %s with %s; are these of one frame?", key, paired.image, paired.label)
     if not by_color and (line := ambiguous_palettes(labels, index, key)):
         if domain.layout != "folder":
             raise UserError(line)

@@ -18,7 +18,7 @@ from bdl.domains.label_space import (
     is_by_color,
 )
 from bdl.domains.matching import find, normal, parts_of
-from bdl.domains.pairing import pair_names
+from bdl.domains.pairing import pair_names, unlike
 from bdl.runtime.console import log
 from bdl.runtime.errors import UserError
 
@@ -71,6 +71,9 @@ def find_pairs(predictions: Path, labels: Path, encoding: str | None = None) -> 
             f"{missing[0]}: no prediction of that name below {predictions} "
             f"({len(missing)} of {len(plain)} labels have none)"
         )
+    if doubtful := unlike((name, of_label[name]) for name in plain):
+        label, prediction = plain[doubtful[0]], predicted[doubtful[1]]
+        log.info("paired %s with %s; are these of one frame?", prediction, label)
     files = [(predicted[of_label[name]], plain[name]) for name in plain]
     return Pairs(files, len(predicted) - len(files), told)
 

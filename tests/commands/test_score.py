@@ -410,3 +410,17 @@ def test_own_label_space(tmp_path):
     layouts.label(tmp_path / "labels/a.png", layouts.ids(0, 0))
     scores = scored(tmp_path, "--label-space", str(space))
     assert scores == {"miou": 0.25, "iou": {"floor": 0.5, "wall": 0.0}}
+
+
+def test_pairs_that_only_look_alike_are_told(tmp_path, capsys):
+    for number in range(2):
+        for side, name in (("labels", f"day_{number}"), ("predictions", f"night_{number}")):
+            layouts.label(tmp_path / side / f"{name}.png", layouts.ids(0, 1))
+    scored(tmp_path, "--label-space", "camvid11", "--encoding", "train_id")
+    said = capsys.readouterr().out
+    assert said.count("paired ") == 1
+    assert f"{tmp_path / 'predictions/night_0.png'} with {tmp_path / 'labels/day_0.png'}; " in said
+    for file in sorted(tmp_path.glob("*/*.png")):
+        file.rename(file.with_name(f"frame_{file.stem[-1]}_{file.parent.name}.png"))
+    scored(tmp_path, "--label-space", "camvid11", "--encoding", "train_id")
+    assert "paired" not in capsys.readouterr().out

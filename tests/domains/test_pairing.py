@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdl.domains.pairing import pair_names, shared_affixes
+from bdl.domains.pairing import pair_names, shared_affixes, unlike
 
 FRAMES = st.lists(st.from_regex(r"[0-9]{3}", fullmatch=True), min_size=2, max_size=6, unique=True)
 AFFIX = st.sampled_from(["", "_pred", "_ids", "-mask", ".out", "_x1"])
@@ -49,3 +49,31 @@ def test_two_files_that_would_do_are_none():
 def test_names_without_a_partner_are_left_out():
     assert pair_names(["000", "001"], ["000_p", "002_p"]) == {"000": "000_p"}
     assert pair_names(["000", "001"], ["001", "002"]) == {"001": "001"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "are_alike"),
+    [
+        ("000", "000_pred", True),
+        ("img_000", "label_000", True),
+        ("img000", "000-mask", True),
+        ("aachen_000_leftImg8bit", "aachen_000_gtFine_labelTrainIds", True),
+        ("Frame_7", "frame_7.Labels", True),
+        ("000pred", "000", True),
+        ("day_000", "night_000", False),
+        ("frame_0_left", "frame_0_right", False),
+        ("1", "10", False),
+        ("a_000", "b_000", False),
+        ("000", "000_x1", False),
+        ("seqA/000", "seqB/000", False),
+    ],
+)
+def test_names_that_only_look_alike(name, other, are_alike):
+    assert (unlike([("5", "5_ids"), (name, other)]) is None) == are_alike
+    assert (unlike([(other, name)]) is None) == are_alike
+
+
+@given(FRAMES, START, st.sampled_from(["", "_pred", "_ids", "-mask"]))
+def test_of_the_same_frames_nothing_is_said(frames, start, end):
+    pairs = pair_names(frames, [f"{start.replace('a.b', 'gt')}{frame}{end}" for frame in frames])
+    assert len(pairs) == len(frames) and unlike(pairs.items()) is None

@@ -153,7 +153,7 @@ def roles(folder: Path, palettes: dict[str, list[list[int]]], encodings=("train_
     )
     for (role, shown), encoding in zip(palettes.items(), encodings, strict=True):
         for number, palette in enumerate(shown):
-            layouts.image(folder / role / f"images/{number}.png")
+            layouts.image(folder / role / f"images/{number}.png", value=10 * len(role) + number)
             write(folder / role / f"labels/{number}.png", [0, 1], palette)
         data[role] = {"layout": "folder", "root": str(folder / role), "encoding": encoding}
     content = {"out": str(folder / "run"), "iterations": 0, "device": "cpu", "data": data}
@@ -189,3 +189,22 @@ def test_init_config_counts_no_ids_beside_colours(tmp_path, monkeypatch):
     surveys = {role: survey(role, "train", True, f"--{role}") for role in ("source", "validation")}
     with pytest.raises(UserError, match="--validation: its labels hold ids, those of --source col"):
         draft_label_space(surveys)
+
+
+@pytest.mark.parametrize("side", ["predictions", "labels"])
+def test_score_counts_no_indices_that_are_no_ids(tmp_path, capsys, side):
+    roles(tmp_path, {"source": [[ROAD, SKY]]}, ["train_id"])
+    palettes = {"predictions": [[ROAD, SKY]] * 2, "labels": [[ROAD, SKY]] * 2}
+    options = [f"--label-space={tmp_path / 's.yaml'}", "--encoding=train_id"]
+    for folder in palettes:
+        options.append(f"--{folder}={tmp_path / folder}")
+    for refused in (False, True):
+        if refused:
+            palettes[side] = [[ROAD, SKY], [SKY, ROAD]]
+        for folder, shown in palettes.items():
+            for number, palette in enumerate(shown):
+                write(tmp_path / folder / f"{number}.png", [0, 1], palette)
+        assert pipeline.main(["score", *options]) == 2 * refused
+    said = capsys.readouterr().err
+    assert f"{side}/1.png: its palette shows index 0 as #4682b4" in said
+    assert ("an encoding of colours" in said) == (side == "labels")

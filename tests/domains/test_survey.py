@@ -216,3 +216,14 @@ def test_a_damaged_image_is_no_reason_to_stop(tmp_path):
     root = make(tmp_path, {"images/*.png": photo, "labels/*.png": ids})
     (tmp_path / "images/001.png").write_bytes(b"")
     assert survey(root, "train", True, "--source").count == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [("img_*.png", "label_*.png", False), ("day_*.png", "night_*.png", True)],
+)
+def test_pairs_that_only_look_alike_are_told(tmp_path, monkeypatch, images, labels, told):
+    said = []
+    monkeypatch.setattr("bdl.domains.survey.log.info", lambda *words: said.append(words))
+    survey(make(tmp_path, {f"images/{images}": photo, f"labels/{labels}": ids}), "", True, "-x")
+    assert any("paired" in words[0] for words in said) == told

@@ -285,8 +285,8 @@ def add_predict(commands: Commands) -> None:
         type=int,
         nargs=2,
         metavar=("W", "H"),
-        help="size that photos are resized to for the network (default: the width it was trained "
-        "at, in a run's folder; else the photo's own)",
+        help="size that photos are resized to for the network (default: as the run "
+        "evaluates images, in a run's folder; else the photo's own)",
     )
     command.add_argument(
         "--window", type=int, nargs=2, metavar=("W", "H"), help="slide a window of this size"
@@ -322,7 +322,7 @@ def add_export_network(commands: Commands) -> None:
         type=int,
         nargs=2,
         metavar=("W", "H"),
-        help="size of the images it will take (default: that of its training)",
+        help="size of the images it will take (default: that at which its run evaluates images)",
     )
     command.add_argument(
         "--free-size",

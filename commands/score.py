@@ -13,13 +13,12 @@ from bdl.domains.label_space import OWN as SPACES
 from bdl.domains.label_space import LabelSpace, described, load_label_space
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
-from bdl.runtime.ownership import CONFIGURATION, RESULTS, is_run, require_replaceable
+from bdl.runtime.ownership import CONFIGURATION, require_replaceable
 
 if TYPE_CHECKING:
     from bdl.segmentation.score import Pairs
 
 AUTO = "auto"
-_DEEPEST = 3  # a network's file lies so many folders below its run's, at most
 _SCORED = ("validation", "target_labelled", "source")  # first the roles of images like those scored
 
 
@@ -101,14 +100,14 @@ def counting_of(path: Path) -> Counting:
     from bdl.domains.datasets import layout_of
     from bdl.runtime.config import load_config
     from bdl.segmentation.choice import kept_networks, no_network, single_network
+    from bdl.segmentation.run_view import run_of
 
     file = single_network(path)
     if file is None:
         file = next(
             (kept.file for kept in reversed(kept_networks(path)) if kept.step is None), None
         )
-    folders = [path] if file is None else [path, *file.absolute().parents[:_DEEPEST]]
-    run = next((one for one in folders if _has_run(one)), None)
+    run = run_of(file or path)
     network = None if file is None else _space_in(file)
     if run is None:
         if network is None:
@@ -160,11 +159,6 @@ def encoding_of(pairs: Pairs, counting: Counting) -> str:
         encoding, why = detect_encoding(labels, counting.space), "by the ids in them"
     log.info("labels: taken as %s, %s", "train ids" if encoding == OWN else encoding, why)
     return encoding
-
-
-def _has_run(folder: Path) -> bool:
-    """Whether a run has written its configuration there, of an earlier version too."""
-    return (folder / CONFIGURATION).is_file() and (is_run(folder) or (folder / RESULTS).is_file())
 
 
 def _space_in(file: Path) -> LabelSpace:

@@ -140,6 +140,12 @@ class ImageSet:
             stored = check_image(self.find()[0].image, self.orientation)
         return View(size=self.size, width=self.width).full_size(stored)
 
+    def stored_sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the images as stored, each once; of rendered ones as they will be."""
+        if self.rendered is not None:
+            return [self.rendered.size]
+        return sorted({check_image(one.image, self.orientation) for one in self.find()})
+
     def followed(self) -> list[int]:
         """Indices of a few samples, spread evenly, that reports follow through the loop."""
         return followed(self.count)

@@ -58,7 +58,7 @@ def export_network(
     Args:
         predictor: Holds the network.
         out: NAME.onnx or NAME.pt2.
-        size: Width and height of the images; default: that of its training.
+        size: Width and height of the images; default: that at which its run evaluates images.
         free: Whether it is to take any number of images of any size; what the network cannot
             leave free is fixed at one image of `size`.
 
@@ -68,9 +68,12 @@ def export_network(
     Raises:
         UserError: If the exported network gives other labels, or it cannot be exported.
     """
-    width, height = size or predictor.trained_size or (None, None)
-    if width is None or height is None:
-        raise UserError(f"{predictor.file}: the size it was trained at is not known; give --size")
+    size = size or predictor.view.size
+    if size is None:
+        raise UserError(
+            f"{predictor.file}: the size of its run's images is not known, or differs; give --size"
+        )
+    width, height = size
     if out.suffix not in (".onnx", ".pt2"):
         raise UserError(f"{out}: must end with .onnx or .pt2")
     network = predictor.network.cpu()

@@ -68,6 +68,7 @@ class EvaluationMetrics(Metrics):
         iou: IoU by train id; None for a class in neither labels nor predictions.
         confusion: Pixels by label (rows) and prediction (columns).
         worst: The images with the smallest share of right pixels, the worst first.
+        sizes: Width and height of the images as stored, each once.
     """
 
     images: int = 0
@@ -76,6 +77,7 @@ class EvaluationMetrics(Metrics):
     iou: list[float | None] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     worst: list[ImageScore] = field(default_factory=list)
+    sizes: list[list[int]] = field(default_factory=list)
 
 
 @dataclass

@@ -32,7 +32,6 @@ from bdl.runtime.console import Console, counted, log
 from bdl.runtime.device import make_fabric
 from bdl.runtime.errors import UserError
 from bdl.runtime.files import atomic, is_no_folder
-from bdl.runtime.store import read_manifest
 from bdl.runtime.writing import WAITING, Writer, read_ahead
 from bdl.segmentation.checkpoint import load_segmenter
 from bdl.segmentation.choice import find_segmenter
@@ -40,6 +39,7 @@ from bdl.segmentation.maps import Maps, Stored, Upsampled
 from bdl.segmentation.network_name import is_users_own, module_digest
 from bdl.segmentation.predict import mean_over_views, own_probabilities, windowed
 from bdl.segmentation.prediction_record import PredictionRecord
+from bdl.segmentation.run_view import run_view
 
 _LONGEST = 65_500  # pixels of a JPEG's side
 _SMALLEST = 8  # pixels of a side that a network is given at least
@@ -53,8 +53,7 @@ class Predictor:
         checkpoint: A segmenter.pt, the folder of a stage that holds one, or the folder of a run, of
             which the last finished network is taken.
         size: Width and height in pixels, at least 8, that photos are resized to for the network.
-            Default: the width that it was trained at, where the checkpoint lies in its stage's
-            folder; else the photo's own.
+            Default: as the run that the checkpoint lies in evaluates images; else the photo's own.
         window: Width and height in pixels, at least 8, of a window that slides over the resized
             photo.
         flip: Whether to take the mean with the mirrored photo's probabilities.
@@ -66,8 +65,7 @@ class Predictor:
     Attributes:
         space: The classes' names and colours.
         file: The checkpoint that was taken.
-        trained_size: Width and height of its training's images in pixels; None if not known. A
-            height of None: it differed from image to image.
+        view: How photos are resized without `size`, as the run resizes validation images.
 
     Raises:
         UserError: For a checkpoint that is none, or a value that cannot be used.
@@ -103,7 +101,7 @@ class Predictor:
         self.users_code = module_digest(own) if own else None
         self.space: LabelSpace = described(description)
         self.fabric.to_device(self.network)
-        self.trained_size = trained_size(self.file)
+        self.view = run_view(self.file)
 
     def __call__(self, photo: str | Path | Image.Image | np.ndarray | Photo) -> np.ndarray:
         """Train ids, H x W uint8, of a photo at its own size; 255 where it is transparent.
@@ -164,12 +162,7 @@ class Predictor:
 
     def _view(self, image: Image.Image, scale: float) -> Tensor:
         """The photo as the network gets it, 1 x 3 x h x w in [0, 1]."""
-        width, height = image.size
-        if self.size is not None:
-            width, height = self.size
-        elif self.trained_size is not None:
-            height = max(1, round(height * self.trained_size[0] / width))
-            width = self.trained_size[0]
+        width, height = self.size or self.view.full_size(image.size)
         size = (max(_SMALLEST, round(width * scale)), max(_SMALLEST, round(height * scale)))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
@@ -181,22 +174,6 @@ class Predictor:
             return Upsampled(Stored(own), size)
         maps = windowed(self.fabric, self.network, images, self.window[::-1])
         return maps if maps.size == size else Upsampled(maps, size)
-
-
-def trained_size(file: Path) -> tuple[int, int | None] | None:
-    """Width and height of the target's images (of the source's, without target) that the network
-    in `file` was trained on; None if that is not known, or differed from image to image, the
-    height alone if that did."""
-    manifest = read_manifest(file.parent)
-    settings = manifest.settings if manifest is not None else {}
-    for key in ("data.target", "target", "data.source", "source"):  # bdl 0.1 left out "data."
-        images = settings.get(key)
-        if images is not None:
-            size, width = images["size"], images.get("width")
-            if width is not None:
-                return width, None
-            return (size[0], size[1]) if size else None
-    return None
 
 
 def _as_photo(photo: str | Path | Image.Image | np.ndarray | Photo) -> Photo:
@@ -368,8 +345,7 @@ def _made_with(predictor: Predictor) -> list[object]:
     return [
         Index(None).hashes([predictor.file])[0],
         predictor.space.describe(),
-        predictor.size or predictor.trained_size,
-        predictor.size is not None,
+        predictor.size or vars(predictor.view),
         predictor.window,
         predictor.flip,
         predictor.scales,

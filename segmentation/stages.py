@@ -561,7 +561,7 @@ class Evaluation(Stage):
     def make(self, run: Run, folder: Path) -> EvaluationMetrics:
         from bdl.segmentation.evaluate import evaluate
 
-        return evaluate(
+        metrics = evaluate(
             run,
             folder,
             self.network.load(run),
@@ -570,6 +570,7 @@ class Evaluation(Stage):
             self.evaluation.size,
             self.validation.followed(),
         )
+        return replace(metrics, sizes=[list(size) for size in self.validation.stored_sizes()])
 
 
 @dataclass(frozen=True)

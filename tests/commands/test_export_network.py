@@ -108,7 +108,7 @@ def test_what_cannot_be_exported_is_not_written(
     arguments = ["--checkpoint", str(checkpoint), "--out", str(out)]
     message = {
         "wrong": "gives other labels",
-        "no size": "the size it was trained at is not known",
+        "no size": "the size of its run's images is not known",
         "ending": "must end with .onnx or .pt2",
         "no onnx": "ONNX needs onnx, onnxruntime, onnxscript",
     }[cause]

@@ -18,7 +18,8 @@ from bdl.runtime.metrics import TrainingMetrics
 from bdl.runtime.ownership import RESULTS
 from bdl.runtime.store import Manifest
 from bdl.segmentation.metrics import EvaluationMetrics, PseudoLabelMetrics
-from bdl.segmentation.predictor import find_segmenter, trained_size
+from bdl.segmentation.predictor import find_segmenter
+from bdl.segmentation.run_view import RunView, run_view
 from bdl.segmentation.stages import RESULT
 from bdl.translation.metrics import Confused, MeasureMetrics
 
@@ -159,5 +160,5 @@ def test_they_can_be_reported(tmp_path: Path) -> None:
 def test_their_networks_can_be_used() -> None:
     file = find_segmenter(OLD)
     assert file == OLD / "k2/segmentation-1" / RESULT
-    assert trained_size(file) == (64, 32)
-    assert trained_size(OLD / "source-only" / RESULT) == (64, 32)  # the source's
+    assert run_view(file) == RunView(size=(64, 32))
+    assert run_view(OLD / "source-only" / RESULT) == RunView(size=(64, 32))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bdl.domains.images import Photo, open_image
 from bdl.domains.tensors import to_tensor, to_unit
+from bdl.domains.views import View
 from bdl.reports.records import Row
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
@@ -33,8 +34,8 @@ from bdl.segmentation.predictor import (
     find_segmenter,
     overlay,
     predict_files,
-    trained_size,
 )
+from bdl.segmentation.run_view import RunView, run_view
 from bdl.segmentation.stages import RESULT
 from tests.helpers.predictor import SPACE, make_network, photo, save
 
@@ -183,20 +184,35 @@ def test_a_run_folder_means_the_last_network_that_its_results_name(
         find_segmenter(tmp_path)
 
 
-def test_photos_are_taken_to_the_width_of_training(tmp_path: Path, network: Segmenter) -> None:
-    """The target's, else the source's; and keeping their shape."""
+def test_without_a_run_its_records_tell_the_size(tmp_path: Path, network: Segmenter) -> None:
+    """The target's, else the source's, keeping the photo's shape; a file alone tells nothing."""
     both = {"data.source": {"size": [40, 20]}, "data.target": {"size": [64, 32]}}
     file = save(tmp_path / "a" / RESULT, network, both)
-    assert trained_size(file) == (64, 32)
-    unseen = {"data.source": {"size": [40, 20]}, "data.target": None}
+    assert run_view(file) == RunView(size=(64, 32))
+    unseen = {"data.source": {"size": None, "width": 40}, "data.target": None}
     source_only = save(tmp_path / "b" / RESULT, network, unseen)
-    assert trained_size(source_only) == (40, 20)
+    assert run_view(source_only) == RunView(width=40)
     as_stored = save(tmp_path / "c" / RESULT, network, {"data.target": {"size": None}})
-    assert trained_size(as_stored) is None
-    assert trained_size(save(tmp_path / "d" / RESULT, network)) is None
+    assert run_view(as_stored) == RunView()
+    assert run_view(save(tmp_path / "d" / RESULT, network)) == RunView()
     by_default = Predictor(file, device="cpu").probabilities(photo(48, 36))
     explicit = Predictor(file, device="cpu", size=(64, 48)).probabilities(photo(48, 36))
     assert torch.equal(by_default, explicit)
+
+
+@given(
+    st.tuples(st.integers(8, 4000), st.integers(8, 4000)),
+    st.tuples(st.integers(8, 4000), st.integers(8, 4000)),
+)
+def test_a_size_stretches_photos_of_the_validation_images_shape_alone(
+    size: tuple[int, int], stored: tuple[int, int]
+) -> None:
+    view = RunView(size=size, stored=(stored,))
+    assert view.full_size(stored) == size
+    assert view.full_size((2 * stored[0], 2 * stored[1])) == size
+    width, height = 2 * stored[0], stored[1] + 10  # another shape
+    assert view.full_size((width, 3 * height))[0] == size[0]
+    assert view.full_size((width, 3 * height)) == View(width=size[0]).full_size((width, 3 * height))
 
 
 def test_photos_are_upright(tmp_path: Path) -> None:

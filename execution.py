@@ -15,7 +15,7 @@ from bdl.domains.check import check_problem
 from bdl.domains.index import Index
 from bdl.domains.problem import Problem, index_of
 from bdl.pipeline import algorithm
-from bdl.reports.results import REPORT, Results, Row
+from bdl.reports.results import REPORT, WARNINGS, Results, Row
 from bdl.runtime.config import Config, load_config, to_yaml
 from bdl.runtime.console import Console, counted, duration, log
 from bdl.runtime.errors import UserError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 Planned = Callable[[], list[Entry]]
 _LOG = "log.txt"
-WRITES = (CONFIGURATION, RESULTS, REPORT, _LOG, OWNER)  # in a run's folder itself
+WRITES = (CONFIGURATION, RESULTS, REPORT, _LOG, WARNINGS, OWNER)  # in a run's folder itself
 _SIGNATURE = "# The settings of the run in this folder, as bdl wrote them"
 
 
@@ -177,6 +177,7 @@ class Loop:
             planned: Makes the plan; called again once the folder is this run's alone.
             dry: Print the plan only.
         """
+        self.console.log_to_none()
         plan = planned()
         to_make = [entry.stage for entry in plan if entry.run]
         if to_make and rank_in_environment() == 0:
@@ -206,6 +207,9 @@ class Loop:
                     self.store.resume_publishing(stage)
                 self._write_configuration()
                 self.results.write()
+            said = self.console.warnings()
+            for line in (line for line in self.results.warnings() if line not in said):
+                log.warning("warning: %s", line)
         return self.results.rows()
 
     def _write_configuration(self) -> None:
@@ -244,6 +248,7 @@ class Loop:
             require_compiler(run.fabric.device)
         if run.is_main:
             self._write_configuration()
+            self.results.write_warnings(self.console.warnings())
             self.console.log_to(self.store.folder / _LOG)
             if run.replay and trains and (needed := replay_needs(run.fabric)):
                 log.warning("warning: replay=true takes %s; steps are computed", needed)

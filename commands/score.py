@@ -62,7 +62,8 @@ def main(options: Namespace) -> None:
     table = own_table(space) if encoding == OWN else space.table(encoding)
     _require_ids(pairs, space, encoding, console)
     with console.track("score", len(pairs.files), unit="images") as task:
-        scores = score(pairs.files, space, table, task.advance)
+        left_out = space.left_out.get(encoding, ())
+        scores = score(pairs.files, space, table, task.advance, left_out)
     if pairs.left_out:
         log.info("%d predictions have no label and were left out", pairs.left_out)
     log.info("%s", describe_scores(scores))

@@ -3,17 +3,16 @@
 `check` lists it, `run` refuses it: one function for both.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bdl.domains.datasets import Sample, list_samples, spread
-from bdl.domains.guard import LOOKED_AT, look_at
+from bdl.domains.guard import LOOKED_AT, look_at, not_in_source
 from bdl.domains.index import Index
 from bdl.domains.inspection import SKIP, Inspection, inspect_samples
-from bdl.domains.matching import named_alike
+from bdl.domains.matching import excess_of, named_alike
 from bdl.domains.palettes import ambiguous_palettes
 from bdl.domains.problem import Problem
 from bdl.domains.target_labels import match_labels
@@ -22,10 +21,6 @@ from bdl.runtime.config import Config
 from bdl.runtime.config_checks import OUTPUT_DISCRIMINATOR, OUTPUT_LEAST, trains_translators
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
-from bdl.runtime.files import PARTIAL
-
-_LONGEST_NAME = 255  # bytes that file systems allow
-_MADE = f".png{PARTIAL}"  # what the longest file name that is made of a sample's adds to it
 
 
 def check_problem(
@@ -58,7 +53,7 @@ def check_problem(
     if not problems:
         _log_matches(problem)
         _compare_palettes(problem)
-        for line in problem.overlaps():
+        for line in [*problem.overlaps(), *not_in_source(problem)]:
             log.warning("warning: %s", line)
         problems += _mixed_target(config, problem) if crops else []
     if given is not None and not problems:
@@ -147,7 +142,7 @@ def _long_names(samples: Sequence[Sample]) -> list[str]:
         f"{sample.image}: its name is too long for the files made of it; shorten it by {excess} "
         "bytes"
         for sample in samples
-        if (excess := len(os.fsencode(Path(sample.name).name + _MADE)) - _LONGEST_NAME) > 0
+        if (excess := excess_of(sample.name))
     ]
 
 

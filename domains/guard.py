@@ -27,6 +27,7 @@ from bdl.runtime.console import counted
 LOOKED_AT = 40  # label files of a role that a run looks at
 _BINARY = {0, IGNORE}
 _MOST_UNKNOWN = 0.01  # of the labelled pixels, before a warning names their ids
+_TOO_MANY_UNKNOWN = 0.5  # of them, before nothing is learned from or measured on the rest
 _MOST_IGNORED = 0.5  # of all pixels, before a warning says so
 _LISTED = 8
 _SIZES = 3
@@ -91,7 +92,7 @@ class Held:
     @property
     def is_doubtful(self) -> bool:
         """Whether nothing can be learned, if there is no more."""
-        return len(self.classes) < 2
+        return len(self.classes) < 2 or mostly_unknown(sum(self.unknown.values()), self.known)
 
     def missing(self) -> list[str]:
         """Names of the classes that are not there."""
@@ -118,6 +119,16 @@ class Held:
             for number in numbers[:_LISTED]
         )
         return listed + (", ..." if len(numbers) > _LISTED else "")
+
+
+def mostly_unknown(unknown: float, known: float) -> bool:
+    """Whether labels are read by a wrong encoding, as most of them are of ids that are no class.
+
+    Args:
+        unknown: Pixels whose ids the encoding does not list; 255 is not among them.
+        known: Pixels of classes.
+    """
+    return unknown > _TOO_MANY_UNKNOWN * (unknown + known)
 
 
 def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
@@ -153,6 +164,18 @@ def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
             f"learns nothing from one; check {_setting(key)} and the label space "
             f"'{held.space.name}'"
         )
+    unknown = sum(held.unknown.values())
+    labelled = held.known + unknown
+    numbers = sorted(held.unknown, key=lambda number: -held.unknown[number])
+    ignored_ids = (
+        f"{key}: {_percent(unknown, labelled)} of its labelled pixels are ignored, as their "
+        f"{kind} are no class of '{held.space.name}': {held.text(numbers)}"
+    )
+    if not told.problems and mostly_unknown(unknown, held.known):
+        told.problems.append(
+            f"{ignored_ids}; check {_setting(key)}, or list them there with null in the place of a "
+            "class where they are meant to be ignored"
+        )
     if told.problems:
         return told
     if len(held.classes) == 1:
@@ -161,14 +184,8 @@ def judge(held: Held, key: str, learned: bool, whole: bool) -> Judgement:
             f"{key}: its labels hold one class alone, {held.space.names[only]}, and say little "
             "of the others"
         )
-    unknown = sum(held.unknown.values())
-    labelled = held.known + unknown
     if unknown > _MOST_UNKNOWN * labelled:
-        numbers = sorted(held.unknown, key=lambda number: -held.unknown[number])
-        told.warnings.append(
-            f"{key}: {_percent(unknown, labelled)} of its labelled pixels are ignored, as their "
-            f"{kind} are no class of '{held.space.name}': {held.text(numbers)}"
-        )
+        told.warnings.append(ignored_ids)
     if learned and whole and held.missing():
         names = held.missing()
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -218,6 +235,31 @@ def look_at(problem: Problem, role: str, inspection: Inspection, whole: bool) ->
     judged = judge(held, key, role == "source", all_of_them)
     warnings = [f"{key}: {line}", *judged.warnings] if line else judged.warnings
     return Judgement(told.table, warnings, judged.problems)
+
+
+def not_in_source(problem: Problem) -> list[str]:
+    """A line if most of what is measured on is of classes that no source label holds."""
+    roles = ("source", "validation")
+    if not set(roles) <= set(problem.roles) or any(map(problem.is_rendered, roles)):
+        return []
+    files = {
+        role: [one.label for one in problem.inspect(role).samples if one.label is not None]
+        for role in roles
+    }
+    some = {role: [all_[i] for i in spread(len(all_), LOOKED_AT)] for role, all_ in files.items()}
+    measured, _, _ = _held(problem, "validation", some["validation"])
+    for looked_at in (some["source"], files["source"]):  # all of them, where some lack classes
+        learned, _, _ = _held(problem, "source", looked_at)
+        lacking = {i: n for i, n in measured.classes.items() if i not in learned.classes}
+        if sum(lacking.values()) <= _MOST_IGNORED * measured.known:
+            return []
+    names = ", ".join(problem.space.names[i] for i in sorted(lacking)[:_LISTED])
+    share = _percent(sum(lacking.values()), measured.known)
+    return [
+        f"data.validation: {share} of its labelled pixels are of classes that data.source has "
+        f"nowhere: {names}; no network learns them; check data.validation.encoding and "
+        "data.source.encoding"
+    ]
 
 
 def _held(problem: Problem, role: str, files: Sequence[Path]) -> tuple[Held, list[str], str | None]:

@@ -24,6 +24,8 @@ ANY_DEPTH = "**"
 # Folders that systems and programs leave beside photos; they hold thumbnails and the like.
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _LISTED = 4
+_LONGEST_NAME = 255  # bytes that file systems allow
+_MADE = f".png{PARTIAL}"  # what the longest file name that is made of a sample's adds to it
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Match:
 
     path: str
     filled: tuple[str, ...]
+
+
+def excess_of(name: str) -> int:
+    """By how many bytes a sample's name is too long for the files that are made of it; 0 if not."""
+    return max(0, len(os.fsencode(Path(name).name + _MADE)) - _LONGEST_NAME)
 
 
 def named_alike(files: Mapping[str, Path], folder: Path) -> list[str]:

@@ -138,6 +138,7 @@ class Report:
         stopped: Why the stage is not made any further, if something stopped the run.
         worst: The validation images on which a network errs most.
         batches: By the network's symbol, images that it learned from.
+        warnings: What was warned of before the first stage.
     """
 
     title: str
@@ -155,6 +156,7 @@ class Report:
     stopped: str | None = None
     worst: "Worst | None" = None
     batches: dict[str, list[Strip]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def panels(self) -> Iterator[Panel]:
         """All its pictures but those of a training that goes on."""
@@ -391,7 +393,7 @@ def page_of(report: Report) -> Page:
         memory=list(columns),
         kinds=kind_times(finished),
         seconds=sum(record.seconds for record in finished),
-        warnings=warnings(finished),
+        warnings=[("data and settings", text) for text in report.warnings] + warnings(finished),
         made_with=made_with([r.manifest for r in finished if r.manifest is not None]),
     )
 

@@ -44,7 +44,7 @@ from bdl.reports.report import (
 )
 from bdl.runtime.config import Config, to_yaml
 from bdl.runtime.console import Console, counted, duration
-from bdl.runtime.files import write_json
+from bdl.runtime.files import write_json, write_text
 from bdl.runtime.live import LivePage, Progress
 from bdl.runtime.metrics import Metrics
 from bdl.runtime.ownership import CONFIGURATION, RESULTS
@@ -73,6 +73,7 @@ from bdl.translation.stages import (
 if TYPE_CHECKING:
     from bdl.runtime.tracking import Tracker
 
+WARNINGS = "warnings.txt"  # in the run's folder: of the check before the first stage
 # The stages that make pictures of followed frames, and whose frames these are.
 _ROLE_OF = {Translated.kind: "source", PseudoLabels.kind: "target", Evaluation.kind: "validation"}
 _STYLES = {"good": "green", "bad": "red", "": ""}
@@ -137,6 +138,17 @@ class Results:
         report.stopped = reason
         self._write_page(report)
 
+    def write_warnings(self, lines: Sequence[str]) -> None:
+        """Keep what was warned of before the first stage, a line each."""
+        file = self.store.folder / WARNINGS
+        if lines or file.is_file():
+            write_text(file, "".join(f"{line}\n" for line in lines))
+
+    def warnings(self) -> list[str]:
+        """What was warned of before the first stage that the last command made."""
+        file = self.store.folder / WARNINGS
+        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
     def _write(self, report: Report) -> None:
         write_json(self.store.folder / RESULTS, [row.as_json() for row in report.rows])
         self._write_page(report)
@@ -159,6 +171,7 @@ class Results:
             working_on=working_on.name if working_on else None,
             worst=self._worst(records),
             batches=self._batches(records),
+            warnings=self.warnings(),
         )
 
     def facts(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ _handlers: list[logging.Handler] = []  # ours, of those two
 _ONE_AT_A_TIME = threading.Lock()  # consoles of runs, of this process
 
 _SECONDS_BETWEEN_LINES = 10.0
+_MOST_KEPT = 1000  # messages that wait for a log file
 
 
 def duration(seconds: float) -> str:
@@ -49,6 +51,17 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise
+
+
+class _Kept(logging.Handler):
+    """The last messages before there is a log file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=_MOST_KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 class _StandardOutput(logging.StreamHandler):
@@ -106,19 +119,37 @@ class Console:
             handler if speaking and verbosity > 0 else logging.NullHandler(),
             _library_warnings,
         )
+        self._kept = _Kept()
+        _add(self._kept, log)
         self._said: set[str] = set()
         self.loop_left: float | None = None  # seconds left for the stages after the present one
         self.loop_place = (0, 0)  # stages behind us, and of how many
         self.on_progress: Callable[[], None] | None = None  # called as a task goes on
 
+    def log_to_none(self) -> None:
+        """What is said from now on goes to no file before `log_to` is called."""
+        _remove([handler for handler in _handlers if isinstance(handler, _LogFile)])
+        if self._kept not in _handlers:
+            _add(self._kept, log)
+
+    def warnings(self) -> list[str]:
+        """The warnings since the beginning, or since `log_to_none`, each once and in one line."""
+        warned = [r for r in self._kept.records if r.levelno >= logging.WARNING]
+        texts = (" ".join(r.getMessage().split()).removeprefix("warning: ") for r in warned)
+        return list(dict.fromkeys(texts))
+
     def log_to(self, file: Path) -> None:
-        """What is said from now on goes to the end of `file`, too, and to no file before it."""
+        """What is said goes to the end of `file`, too, and to no file before it; what was said
+        before to no file goes there first."""
         if self.speaking:
             _remove([handler for handler in _handlers if isinstance(handler, _LogFile)])
             file.parent.mkdir(parents=True, exist_ok=True)
             handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             _add(handler, log, _library_warnings)
+            _remove([self._kept])
+            while self._kept.records:
+                handler.handle(self._kept.records.popleft())
 
     def say(self, text: str) -> None:
         """Print a result, quiet or not."""
@@ -177,7 +208,7 @@ def _add(handler: logging.Handler, *loggers: logging.Logger) -> None:
 
 def _remove(handlers: Sequence[logging.Handler]) -> None:
     """Let no messages go to handlers of ours any more."""
-    for handler in list(handlers):
+    for handler in [handler for handler in handlers if handler in _handlers]:
         _handlers.remove(handler)
         log.removeHandler(handler)
         _library_warnings.removeHandler(handler)

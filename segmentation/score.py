@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bdl.domains.endings import LABEL_ENDINGS
+from bdl.domains.guard import mostly_unknown
 from bdl.domains.images import open_label
 from bdl.domains.label_space import (
     IGNORE,
@@ -26,7 +27,6 @@ OWN = "own"
 # What data sets add to a frame's name to tell its files apart.
 _KINDS = re.compile(r"_(leftImg8bit|gtFine_labelIds|gtFine_labelTrainIds|labelIds|labelTrainIds)$")
 _LABEL_KINDS = {"_labelTrainIds": "train_id", "_labelIds": "label_id"}  # and their encodings
-_MOST_UNKNOWN = 0.5  # share of the labels' pixels that may be of ids that are no class
 _LISTED = 8
 
 
@@ -159,15 +159,18 @@ def score(
     space: LabelSpace,
     table: np.ndarray,
     advance: Callable[[], None] = lambda: None,
+    left_out: Collection[int] = (),
 ) -> dict[str, Any]:
     """{"miou", the label space's subsets, "iou": {class name: value or None}}, all in [0, 1].
 
     What `count_pixels` leaves out is logged. A class in neither predictions nor labels is None,
-    and left out of means. Raises UserError as well if most of the labels is of unknown ids.
+    and left out of means. `left_out` are ids that are no class on purpose. Raises UserError as
+    well if most of the labels is of other unknown ids.
     """
     counts = count_pixels(pairs, space, table, advance)
-    unknown, labelled = counts.unknown.total(), int(counts.confusion.sum() + counts.missed.sum())
-    if unknown > _MOST_UNKNOWN * (unknown + labelled) and labelled:
+    unknown = sum(n for number, n in counts.unknown.items() if number not in left_out)
+    labelled = int(counts.confusion.sum() + counts.missed.sum())
+    if mostly_unknown(unknown, labelled) and labelled:
         raise UserError(
             f"--labels: {_percent(unknown, unknown + labelled)} of their pixels are of ids that "
             f"are no class: {_ids_in_words(counts.unknown)}; check --encoding and --label-space"

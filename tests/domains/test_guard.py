@@ -21,6 +21,7 @@ THREE = (
     "classes: [{name: a, color: [0, 0, 0]}, {name: b, color: [128, 0, 0]},"
     " {name: c, color: [0, 128, 0]}]\n"
 )
+KNOWN = "encodings: {known: {0: soil, 1: weed, 7: null}}\n"
 MASK = "encodings: {mask: {0: soil, 255: weed}}\n"
 
 
@@ -49,6 +50,11 @@ def judged(tmp_path, text, amounts, encoding="train_id", learned=True, whole=Tru
         (TWO, {7: 1, 24_001: 3, 26_000: 2}, "train_id", "instance ids"),
         (TWO, {0x010203: 1, 0x800000: 2}, "color", None),
         (TWO, {0: 1, 0xFFFFFF: 2}, "color", r"they hold #000000, #ffffff"),
+        # By a wrong encoding, of which 0 is a class by chance: few of them are counted.
+        (TWO, {0: 30, 1: 10, 7: 60}, "train_id", "60.0 % of its labelled pixels are ignored.*: 7;"),
+        (TWO, {0: 30, 1: 20, 7: 50}, "train_id", None),
+        (TWO + KNOWN, {0: 30, 1: 10, 7: 60}, "known", None),
+        (TWO, {0: 30, 1: 10, 255: 60}, "train_id", None),
     ],
 )
 def test_what_cannot_be_meant(tmp_path, text, amounts, encoding, problem):
@@ -129,6 +135,13 @@ KINDS = {
     ),
     "no class": (THREE, (200, 201), None, {}),
     "shifted by one": (THREE, (1, 2, 3), (1, 2, 3), {}),
+    "validation by a wrong encoding": (
+        TWO + MASK,
+        (0, 1),
+        (0, 1, 1),
+        {"validation": {"encoding": "mask"}},
+    ),
+    "classes of validation that the source lacks": (THREE, (0, 1), (0, 2, 2), {}),
     "one class": (THREE, (1,), (0, 1), {}),
     "a problem of one class": ("classes: [{name: a, color: [1, 2, 3]}]", (0,), None, {}),
     "one class to measure on": (THREE, (0, 1, 2), (1,), {}),
@@ -140,6 +153,7 @@ REFUSED = {
     "0 and 255",
     "0 and 255 of validation",
     "no class",
+    "validation by a wrong encoding",
     "one class",
     "instance ids",
     "a problem of one class",
@@ -167,6 +181,26 @@ def test_check_and_run_agree(setup, tmp_path, capsys, kind):
         line = said["run"].err.strip().removeprefix("error: ").partition(" (and ")[0]
         for command in ("check", "check --pixels"):
             assert f"problem: {line}" in said[command].out
+
+
+def test_a_finished_run_keeps_what_it_was_warned_of(setup, tmp_path, capsys):
+    """The terminal, log.txt, the page, and the same command once more."""
+    text, source, validation, _ = KINDS["classes of validation that the source lacks"]
+    options = setup(text, source, validation)
+    warned = "66.4 % of its labelled pixels are of classes that data.source has nowhere: c;"
+    idle = "segmentation.class_mixing has no effect"
+    for command in (["run"], ["run"], ["evaluate", "--k", "0", "--again"]):
+        assert pipeline.main([*command, *options, "segmentation.class_mixing=true"]) == 0
+        said = capsys.readouterr().out
+        assert said.count(warned) == 1 and said.count(idle) == 1
+        page = (tmp_path / "run/report.html").read_text()
+        assert page.count(warned) == 1 and page.count(idle) == 1
+    logged = (tmp_path / "run/log.txt").read_text()
+    assert logged.count(warned) == 2 and logged.count("data.source: 3 images of 16x8") == 2
+    write(tmp_path / "source", (0, 1, 2))
+    assert pipeline.main(["run", *options, "out=other"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert not (tmp_path / "other/warnings.txt").exists()
 
 
 def test_colours_are_learned_from_and_measured_on(setup, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """Segmentation networks as files: how every training starts, what it leaves, what others read."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +95,23 @@ def _fitting(state: Any, network: Segmenter, file: Path) -> dict[str, Tensor]:
 
 
 def initial_segmenter(
-    training: SegmenterTraining, weights: Path | None, num_classes: int, seed: int
+    training: SegmenterTraining, weights: Path | None, names: Sequence[str], seed: int
 ) -> Segmenter:
     """The network as every training of the loop starts with it: the same for the same seed.
 
     Args:
         training: Name and options of the network.
-        weights: A file of initial weights, which may lack the head, or hold one for another number
-            of classes, which is left out: it then starts anew. None: the network's own.
-        num_classes: Classes to tell apart.
+        weights: A file of initial weights, which may lack the head, or hold one for classes of
+            other names, or in another order, which is left out: it then starts anew. None: the
+            network's own.
+        names: Of the classes to tell apart.
         seed: Of what the weights do not cover.
 
     Raises:
         UserError: The file is of another network.
     """
     seed_torch(seed, "segmenter")
+    num_classes = len(names)
     if weights is None:
         return build_segmenter(training.network, num_classes, **training.options)
     # The file's weights take the place of any others: none are fetched.
@@ -120,14 +122,17 @@ def initial_segmenter(
     require_finite(weights, state)
     if isinstance(content.get("network"), str):
         _require_same_network(training, weights, network, content)
-    classes = len(content["label_space"]["names"]) if "label_space" in content else num_classes
-    if classes != num_classes:
+    trained = list(content["label_space"]["names"] if "label_space" in content else names)
+    if trained != list(names):
         left_out = network.class_prefixes or network.head_prefixes
         state = {k: v for k, v in state.items() if not k.startswith(left_out)}
+        other = next((name for name in trained if name not in names), None)
+        differs = f"such as '{other}'" if other else "in another order or with more among them"
         log.info(
-            "%s: its head, for %d classes, is left out: a new one starts for %d",
+            "%s: its head, for %d other classes, %s, is left out: a new one starts for %d",
             weights,
-            classes,
+            len(trained),
+            differs,
             num_classes,
         )
     load_weights(network, training.network, state, weights)

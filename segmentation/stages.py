@@ -103,6 +103,7 @@ class Segmenter(Stage):
 
     unit: ClassVar[str] = "steps"
     is_network: ClassVar[bool] = True
+    chosen_by: ClassVar[str] = "segmentation.checkpoints"
 
     users_network: str | None = field(default=None, compare=False)
     users_code: str | None = field(
@@ -464,7 +465,7 @@ class TrainedSegmenter(Segmenter):
         from bdl.segmentation.checkpoint import go_on_from, initial_segmenter
 
         path = self.weights.path if self.weights is not None else None
-        network = initial_segmenter(self.training, path, self.classes.count, self.seed)
+        network = initial_segmenter(self.training, path, self.classes.space.names, self.seed)
         if self.warm_start_from is not None:
             file = run.folder / self.warm_start_from.name / RESULT
             go_on_from(network, self.training, load_tensors(file), file)

@@ -130,7 +130,7 @@ def require_network(config: Config, data: Problem) -> None:
     """
     segmentation, weights = config.segmentation, config.segmentation.weights
     file = Path(weights).expanduser() if weights is not None else None
-    network = initial_segmenter(segmentation, file, data.space.num_classes, seed=0)
+    network = initial_segmenter(segmentation, file, data.space.names, seed=0)
     crop = segmentation.augmentation.crop
     roles = ["source"]
     if config.iterations:

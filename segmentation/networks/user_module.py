@@ -117,6 +117,11 @@ class UserNetwork(Segmenter):
             return None, f"{seen}gives {shape} of {logits.dtype}"
         if not (1 <= logits.shape[2] <= height + 1 and 1 <= logits.shape[3] <= width + 1):
             return None, f"{seen}gives {shape}"
+        if _are_probabilities(logits):
+            return None, (
+                f"{seen}gives {shape} from 0 to 1, which sum to 1 over the classes, as a softmax "
+                "does: leave its last softmax out, as one is taken of what it gives"
+            )
         return logits, ""
 
 
@@ -125,6 +130,14 @@ def _logits(given: Any) -> Any:
     if isinstance(given, Mapping):
         return next((given[key] for key in _OUTPUTS if key in given), given)
     return getattr(given, "logits", given)
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether what is given for N x C x h x w logits went through a softmax already."""
+    values = logits.float()
+    total = values.sum(1)
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    return inside and torch.allclose(total, torch.ones_like(total), atol=1e-2)
 
 
 def build_user_network(name: str, num_classes: int, **options: Any) -> Segmenter:

@@ -17,6 +17,8 @@ from bdl.segmentation.reference_weights import REFERENCES, TORCHVISION
 from bdl.translation.networks import Generator
 from bdl.translation.reference_weights import NETWORKS
 
+NAMES = load_label_space("cityscapes19").names
+
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
@@ -68,7 +70,7 @@ def test_initial_weights_start_a_training_with_a_new_head(tmp_path, published, c
     out = imported(tmp_path, state, "deeplab_v2")
     assert "initial weights without a head" in capsys.readouterr().out
     config = SegmentationConfig(options={"branches": branches})
-    network = initial_segmenter(config, out, 7, seed=0)
+    network = initial_segmenter(config, out, NAMES[:7], seed=0)
     assert network.num_classes == 7
     assert network.layer4[2].conv3.weight.equal(published["layer4.2.conv3.weight"])
     assert network.bn1.running_var.equal(published["bn1.running_var"])
@@ -80,30 +82,30 @@ def test_a_trained_checkpoint_starts_a_training_as_the_network_it_is(tmp_path, p
     out = imported(tmp_path, published, "deeplab_v2")
     config = SegmentationConfig(options={"branches": 2})
     head = "layer5.conv2d_list.0.weight"
-    assert initial_segmenter(config, out, 19, seed=0).state_dict()[head].equal(published[head])
+    assert initial_segmenter(config, out, NAMES, seed=0).state_dict()[head].equal(published[head])
     # Of other classes: the body of the checkpoint, a new head.
-    network = initial_segmenter(config, out, 5, seed=0)
+    network = initial_segmenter(config, out, NAMES[:5], seed=0)
     assert network.state_dict()[head].shape[0] == 5
     assert network.conv1.weight.equal(published["conv1.weight"])
     for options in ({}, {"branches": 4}):
         config.options = options
         with pytest.raises(UserError, match=r"branches=2; set segmentation\.options\.branches=2"):
-            initial_segmenter(config, out, 19, seed=0)
+            initial_segmenter(config, out, NAMES, seed=0)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     file = tmp_path / "compact.pt"
     config = SegmentationConfig(network="compact", options={"width": 8})
     save_segmenter(file, Compact(19, width=8), config, load_label_space("cityscapes19"))
-    initial_segmenter(config, file, 19, seed=0)
+    initial_segmenter(config, file, NAMES, seed=0)
     # The same shapes, another computation.
     config.options = {"width": 8, "dilations": (1, 1, 1, 1)}
     save_segmenter(file, Compact(19, 8, (1, 1, 1, 1)), config, load_label_space("cityscapes19"))
     config.options = {"width": 8}
     with pytest.raises(UserError, match=r"was made with dilations=\(1, 1, 1, 1\)"):
-        initial_segmenter(config, file, 19, seed=0)
+        initial_segmenter(config, file, NAMES, seed=0)
     with pytest.raises(UserError, match=r"is for segmentation\.network=compact, not deeplab_v2"):
-        initial_segmenter(SegmentationConfig(), file, 19, seed=0)
+        initial_segmenter(SegmentationConfig(), file, NAMES, seed=0)
 
 
 def test_another_number_of_classes_needs_its_label_space(tmp_path, published, capsys):

@@ -17,11 +17,12 @@ from bdl.segmentation.networks import timm_backbone
 from bdl.segmentation.networks.base import Segmenter
 
 CLASSES = 5
+NAMES = [str(number) for number in range(CLASSES)]
 COMPACT = {"width": 4, "dilations": [1, 2]}
 
 
 def start(network: str, file: Path | None, seed: int = 0, **options) -> Segmenter:
-    return initial_segmenter(SegmenterTraining(network, options), file, CLASSES, seed)
+    return initial_segmenter(SegmenterTraining(network, options), file, NAMES, seed)
 
 
 def equal(network: Segmenter, state: dict) -> bool:
@@ -113,7 +114,7 @@ def test_of_other_classes_all_but_the_classifier_stays(tmp_path):
     space = load_label_space("camvid11")
     options = {"pretrained": False, "width": 8}
     config = SegmenterTraining("timm:test_vit", options)
-    network = initial_segmenter(config, None, space.num_classes, seed=3)
+    network = initial_segmenter(config, None, space.names, seed=3)
     save_segmenter(tmp_path / "given.pt", network, config, space)
     found = start("timm:test_vit", tmp_path / "given.pt", **options)
     kept = {
@@ -208,7 +209,7 @@ def test_how_weights_learned_is_no_property_of_them(tmp_path):
     space = load_label_space("camvid11")
     options = {"pretrained": False, "width": 8}
     config = SegmenterTraining("timm:test_vit", {**options, "drop_path": 0.3})
-    network = initial_segmenter(config, None, space.num_classes, seed=3)
+    network = initial_segmenter(config, None, space.names, seed=3)
     save_segmenter(tmp_path / "given.pt", network, config, space)
     start("timm:test_vit", tmp_path / "given.pt", **options, gradient_checkpointing=True)
     with pytest.raises(UserError, match="was made with width=8"):

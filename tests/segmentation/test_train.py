@@ -448,7 +448,7 @@ CONFIG = SegmentationConfig(network="compact", options={"width": 4, "dilations":
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    network = initial_segmenter(CONFIG, None, SPACE.num_classes, seed=0)
+    network = initial_segmenter(CONFIG, None, SPACE.names, seed=0)
     file = tmp_path / RESULT
     save_segmenter(file, network, CONFIG, SPACE)
     loaded, described = load_segmenter(file)
@@ -460,33 +460,51 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_initial_networks_depend_on_the_seed_alone():
     torch.manual_seed(123)
-    first = initial_segmenter(CONFIG, None, 11, seed=0)
+    first = initial_segmenter(CONFIG, None, SPACE.names, seed=0)
     torch.rand(17)
-    again, other = (initial_segmenter(CONFIG, None, 11, seed) for seed in (0, 1))
+    again, other = (initial_segmenter(CONFIG, None, SPACE.names, seed) for seed in (0, 1))
     name = "classifier.weight"
     assert torch.equal(first.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
 
 
 def test_initial_weights_come_from_a_file(tmp_path):
-    given = initial_segmenter(CONFIG, None, 11, seed=7)
+    given = initial_segmenter(CONFIG, None, SPACE.names, seed=7)
     file = tmp_path / "given.pt"
     for content in (given.state_dict(), {"state": given.state_dict()}):
         torch.save(content, file)
-        state = initial_segmenter(CONFIG, file, 11, seed=0).state_dict()
+        state = initial_segmenter(CONFIG, file, SPACE.names, seed=0).state_dict()
         assert all(torch.equal(state[name], value) for name, value in given.state_dict().items())
     # The head may be missing, as in weights of another task; it starts anew.
     body = {k: v for k, v in given.state_dict().items() if not k.startswith("classifier.")}
     torch.save(body, file)
-    state = initial_segmenter(CONFIG, file, 11, seed=0).state_dict()
+    state = initial_segmenter(CONFIG, file, SPACE.names, seed=0).state_dict()
     assert all(torch.equal(state[name], value) for name, value in body.items())
-    fresh = initial_segmenter(CONFIG, None, 11, seed=0).state_dict()
+    fresh = initial_segmenter(CONFIG, None, SPACE.names, seed=0).state_dict()
     assert torch.equal(state["classifier.weight"], fresh["classifier.weight"])
+
+
+def test_a_head_is_kept_for_the_same_names_alone(tmp_path):
+    """In the same order: that there are as many other classes says nothing."""
+    given, file = initial_segmenter(CONFIG, None, SPACE.names, seed=7), tmp_path / "given.pt"
+    save_segmenter(file, given, CONFIG, SPACE)
+    name = "classifier.weight"
+    fresh = initial_segmenter(CONFIG, None, SPACE.names, seed=0).state_dict()
+    for names in (
+        SPACE.names,
+        SPACE.names[::-1],
+        ("other", *SPACE.names[1:]),
+    ):
+        state = initial_segmenter(CONFIG, file, names, seed=0).state_dict()
+        head = given.state_dict() if names == SPACE.names else fresh
+        assert torch.equal(state[name], head[name])
+        assert torch.equal(state["stem.0.weight"], given.state_dict()["stem.0.weight"])
+    assert initial_segmenter(CONFIG, file, SPACE.names[:3], seed=0).num_classes == 3
 
 
 @pytest.mark.parametrize("change", ["lost", "unknown", "shape"])
 def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
-    state = dict(initial_segmenter(CONFIG, None, 11, seed=7).state_dict())
+    state = dict(initial_segmenter(CONFIG, None, SPACE.names, seed=7).state_dict())
     if change == "lost":
         del state["stem.0.weight"]
     elif change == "unknown":
@@ -496,7 +514,7 @@ def test_initial_weights_that_do_not_fit_are_named(tmp_path, change):
     file = tmp_path / "given.pt"
     torch.save(state, file)
     with pytest.raises(UserError, match=rf"{file}: does not fit compact: .*stem\.\d+\.weight"):
-        initial_segmenter(CONFIG, file, 11, seed=0)
+        initial_segmenter(CONFIG, file, SPACE.names, seed=0)
 
 
 def test_files_that_hold_no_segmenter_are_named(tmp_path):
@@ -504,7 +522,7 @@ def test_files_that_hold_no_segmenter_are_named(tmp_path):
     torch.save({"state": {}}, file)
     with pytest.raises(UserError, match=f"{file}: holds .* no segmentation network"):
         load_segmenter(file)
-    network = initial_segmenter(CONFIG, None, SPACE.num_classes, seed=0)
+    network = initial_segmenter(CONFIG, None, SPACE.names, seed=0)
     save_segmenter(file, network, CONFIG, SPACE)
     content = torch.load(file, weights_only=True)
     content["options"]["width"] = 5

@@ -65,6 +65,10 @@ def normed(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Conv2d(3, num_classes, 1))
 
 
+def softmax_twice(num_classes):
+    return nn.Sequential(nn.Conv2d(3, num_classes, 1), nn.Softmax(1))
+
+
 def flat(num_classes):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
 
@@ -133,6 +137,7 @@ def test_trying_it_draws_nothing_and_changes_nothing(network):
     ("function", "options", "message"),
     [
         ("three_channels", {}, r"give logits \(N x 5 x h x w\); .* it gives 2 x 3 x 70 x 90"),
+        ("softmax_twice", {}, "from 0 to 1, which sum to 1 .*: leave its last softmax out"),
         ("flat", {}, r"for images of 2 x 3 x 70 x 90 it gives 2 x 5"),
         ("needs_more", {}, r"it raises RuntimeError: mat1 and mat2"),
         ("no_module", {}, "gives a int, must give a torch.nn.Module"),

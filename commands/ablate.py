@@ -11,6 +11,8 @@ from bdl.commands.run import warn
 from bdl.domains.problem import index_of
 from bdl.execution import Loop, describe_plan
 from bdl.reports.ablation import WRITTEN, Cell, as_markdown, summarize, write_ablation
+from bdl.reports.comparison import ComparedRun, scored_otherwise
+from bdl.reports.finished_runs import read_run
 from bdl.reports.records import Row
 from bdl.runtime.config import load_config, value_at
 from bdl.runtime.console import Console, counted, log, spoken
@@ -53,6 +55,8 @@ def _run(
     for loop, plan in zip(loops, plans, strict=True):
         require_consent(loop.store.folder, plan)
     results: list[tuple[Cell, list[Row]]] = []
+    compared: list[ComparedRun] = []
+    notes: dict[str, None] = {}  # each once
     with processes(loops):
         for number, (cell, loop) in enumerate(zip(cells, loops, strict=True), start=1):
             log.info("\nrun %d of %d: %s", number, len(cells), describe_cell(cell))
@@ -60,8 +64,10 @@ def _run(
             results.append((cell, loop.run(replaced=options.replace, others=others)))
             if rank_in_environment() == 0:
                 mark(folder, RUN)
-                write_ablation(folder, results, len(cells))
-    console.say(f"\n{as_markdown(summarize(results, folder))}")
+                compared.append(read_run(loop.store.folder, cell.variant).compared)
+                notes |= dict.fromkeys(scored_otherwise(compared[-1], compared[0]))
+                write_ablation(folder, results, len(cells), list(notes))
+    console.say(f"\n{as_markdown(summarize(results, folder), list(notes))}")
     log.info("see %s", folder / "ablation.html")
 
 
@@ -154,6 +160,11 @@ def ablation_cells(options: argparse.Namespace, folder: Path, notes: list[str]) 
     for variant, settings in variants.items():
         config = load_config(options.config, [*options.overrides, *settings])
         own = {setting.partition("=")[0] for setting in settings}
+        if "out" in own:
+            raise UserError(
+                f"--row: '{variant}' sets out, but each run has a folder of its own below that of "
+                "the whole command; give out=... to that"
+            )
         lists = {
             "iterations": options.iterations,
             "self_training_steps": options.self_training_steps,
@@ -164,7 +175,7 @@ def ablation_cells(options: argparse.Namespace, folder: Path, notes: list[str]) 
             for key, listed in lists.items()
         ]
         told: list[list[str]] = []
-        for k, n, seed in itertools.product(*values):
+        for k, n, seed in itertools.product(*map(dict.fromkeys, values)):
             if k == 0 and n != values[1][0]:
                 continue  # source only, whatever N
             out = folder / folder_name(variant) / f"K{k}-N{n}" / f"seed-{seed}"

@@ -1,13 +1,15 @@
 """`bdl compare`: finished runs side by side."""
 
+import re
 from argparse import Namespace
 
 from bdl.commands.paths import require_path
+from bdl.reports.records import REPORT
 from bdl.runtime.console import Console, log
 from bdl.runtime.errors import UserError
-from bdl.runtime.ownership import require_replaceable
+from bdl.runtime.ownership import is_run, require_replaceable
 
-_TITLE = b"bidirectional learning</title>"  # of pages of ours
+_SIGNATURE = re.compile(rb"<h1>\d+ runs compared</h1>")  # of pages that compare wrote
 
 
 def main(options: Namespace) -> None:
@@ -17,7 +19,9 @@ def main(options: Namespace) -> None:
         raise UserError("compare: takes two runs or more; give their folders")
     for folder in options.runs:
         require_path(folder, "the folder of a run")
-    require_replaceable(options.out, lambda content: _TITLE in content, "comparison")
+    if options.out.name == REPORT and is_run(options.out.parent):
+        raise UserError(f"--out: {options.out} is a run's own report; give another file")
+    require_replaceable(options.out, lambda content: bool(_SIGNATURE.search(content)), "comparison")
     from bdl.reports.comparison import as_text, notes, write_comparison
     from bdl.reports.finished_runs import class_colors, compared_frames, read_runs
 

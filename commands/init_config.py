@@ -1,6 +1,7 @@
 """`bdl init-config`: look at the user's folders and write a configuration for them."""
 
 import re
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bdl.commands.parser import FOLDERS, read_count
+from bdl.commands.running import called
 from bdl.domains.draft import (
     Amounts,
     choose_encoding,
@@ -74,7 +76,8 @@ def main(options: Namespace) -> None:
         for made in (classes, file):
             made.unlink(missing_ok=True)
         raise
-    log.info("%s: written; look at it, then: bdl check --config %s", file, file)
+    check = shlex.join([*called(), "check", "--config", str(file)])
+    log.info("%s: written; look at it, then: %s", file, check)
 
 
 def _tell(role: str, held: Held) -> None:

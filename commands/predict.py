@@ -32,8 +32,8 @@ def main(options: Namespace) -> None:
     with alone(options.out / LOCK, "predict"):
         made = predict_files(predictor, console, photos, options.out, options.probabilities)
     there = f"; {made.there} were there" if made.there else ""
-    unread = counted(made.unreadable, "photo")
-    left_out = f"; {unread} could not be read" if made.unreadable else ""
+    unused = counted(made.unusable, "photo")
+    left_out = f"; {unused} could not be used" if made.unusable else ""
     photos_made = counted(made.made, "photo")
     text = f"labels and overlays of {photos_made} are in {options.out}{there}{left_out}"
-    (log.warning if made.unreadable else log.info)("%s", text)
+    (log.warning if made.unusable else log.info)("%s", text)

@@ -71,7 +71,12 @@ def _choose(loop: Loop, options: argparse.Namespace) -> Stage:
         k = max((stage.k for stage in stages), default=loop.config.iterations)
     if i is None:
         i = max((stage.i for stage in stages if stage.k == k), default=0)
-    chosen = [stage for stage in stages if (stage.k, stage.i) == (k, i if k else 0)]
+    chosen = [stage for stage in stages if (stage.k, stage.i) == (k, i)]
+    if not stages and kind is Evaluation:
+        raise UserError(
+            "evaluate: nothing is measured, as data.validation is null; set data.validation to "
+            "labelled images like the target's"
+        )
     if not chosen:
         given = {"--k": options.k, "--i": getattr(options, "i", None)}
         words = [f"{word} {value}" for word, value in given.items() if value is not None]

@@ -132,7 +132,10 @@ def mean_of(values: dict[int, float | None]) -> float | None:
 
 
 def write_ablation(
-    folder: Path, results: Sequence[tuple[Cell, Sequence[Row]]], cells: int
+    folder: Path,
+    results: Sequence[tuple[Cell, Sequence[Row]]],
+    cells: int,
+    notes: Sequence[str] = (),
 ) -> list[Line]:
     """Write `WRITTEN` in `folder`.
 
@@ -140,6 +143,7 @@ def write_ablation(
         folder: Of the ablation.
         results: The finished cells with the rows of their results.json.
         cells: How many are planned.
+        notes: What makes their numbers not comparable, a line each.
 
     Returns:
         The lines of the table.
@@ -148,8 +152,8 @@ def write_ablation(
     data, *files = (folder / name for name in WRITTEN)
     write_json(data, [vars(line) for line in lines])
     settings = settings_of([cell for cell, _ in results])
-    page = as_page(folder.resolve().name, lines, cells, settings)
-    texts = [as_markdown(lines), as_csv(lines), as_plot(lines), page]
+    page = as_page(folder.resolve().name, lines, cells, settings, notes)
+    texts = [as_markdown(lines, notes), as_csv(lines), as_plot(lines), page]
     for file, text in zip(files, texts, strict=True):
         write_text(file, text)
     return lines
@@ -191,9 +195,9 @@ def settings_of(cells: Sequence[Cell]) -> dict[str, list[tuple[str, Any, Any]]]:
     }
 
 
-def as_markdown(lines: Sequence[Line]) -> str:
+def as_markdown(lines: Sequence[Line], notes: Sequence[str] = ()) -> str:
     """The table in percent: mIoU as mean and standard deviation over the seeds, and every seed's
-    gain over its source only."""
+    gain over its source only; then the notes."""
     seeds = seeds_of(lines)
     head = ["variant", "K", "N", "network", "mIoU", *(f"gain, seed {seed}" for seed in seeds)]
     rows = [head, ["---"] * len(head)]
@@ -203,7 +207,8 @@ def as_markdown(lines: Sequence[Line]) -> str:
         cells = ["" if gain is None else signed(gain) for gain in gains]
         network = ", ".join(filter(None, (line.network, line.labels)))
         rows.append([line.variant, *numbers, network, line.spread, *cells])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return table + "".join(f"\nNot to be compared as it stands: {note}\n" for note in notes)
 
 
 def as_csv(lines: Sequence[Line]) -> str:
@@ -265,6 +270,7 @@ def as_page(
     lines: Sequence[Line],
     cells: int,
     settings: dict[str, list[tuple[str, Any, Any]]],
+    notes: Sequence[str] = (),
 ) -> str:
     """The chart and the tables as one self-contained HTML page.
 
@@ -273,6 +279,7 @@ def as_page(
         lines: The lines of the table.
         cells: How many runs are planned.
         settings: What `settings_of` gives.
+        notes: What makes their numbers not comparable, a line each.
     """
     runs = [
         (line.variant, line.iterations, line.self_training_steps, seed)
@@ -290,6 +297,7 @@ def as_page(
         made=len({run[:-1] for run in runs}),
         finished=len(set(runs)),
         settings=settings,
+        notes=notes,
         runs=runs_of(lines),
         classes=list(dict.fromkeys(name for line in lines for name in line.iou)),
         cells=cells,

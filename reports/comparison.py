@@ -171,16 +171,23 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
             )
         if list(run.last.iou) != list(first.last.iou) and run.last.iou and first.last.iou:
             texts.append(f"{run.name} has other classes than {first.name}.")
-        elif run.validation is None or first.validation is None:
-            if run.validation is not first.validation:
-                unscored = run if run.validation is None else first
-                texts.append(f"{unscored.name} is not scored: it has no validation images.")
-        elif not run.validation.same_as(first.validation):
-            texts.append(
-                f"{run.name} is scored on other validation images than {first.name}, or at "
-                "another size."
-            )
+        else:
+            texts += scored_otherwise(run, first)
     return texts
+
+
+def scored_otherwise(run: ComparedRun, first: ComparedRun) -> list[str]:
+    """A line if both are not scored on the same images at the same size."""
+    if run.validation is None or first.validation is None:
+        if run.validation is first.validation:
+            return []
+        unscored = run if run.validation is None else first
+        return [f"{unscored.name} is not scored: it has no validation images."]
+    if run.validation.same_as(first.validation):
+        return []
+    return [
+        f"{run.name} is scored on other validation images than {first.name}, or at another size."
+    ]
 
 
 def chart(runs: Sequence[ComparedRun]) -> str:

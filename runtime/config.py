@@ -212,7 +212,8 @@ def find_config(path: str | Path) -> Path:
         return file
     own = {item.stem: item for item in sorted(CONFIGURATIONS.glob("*.yaml"))}
     # Not for any folder's: a mistyped path would silently run something else.
-    if file.parent in (Path(), Path(CONFIGURATIONS.name)) and file.stem in own:
+    is_name = os.fspath(path) == file.name or file.parent == Path(CONFIGURATIONS.name)
+    if is_name and file.stem in own:
         return own[file.stem]
     known = [name for name in own if not name.startswith("_")]
     said = f"{path}: no such configuration file; the project's own are: {', '.join(known)}"
@@ -283,7 +284,9 @@ def _layers(
         try:
             base_file = beside if is_no_folder(beside) else find_config(str(base))
         except UserError as error:
-            raise UserError(f"{file}: {BASE_KEY}: {error}") from None
+            named = [beside.with_name(beside.name + ending) for ending in (".yaml", ".yml")]
+            meant = next((f"; did you mean '{n.name}'?" for n in named if is_no_folder(n)), "")
+            raise UserError(f"{file}: {BASE_KEY}: {error}{meant}") from None
         layers += _layers(base_file, (*above, file.resolve()), said)
     return [*layers, (origin, settings)]
 

@@ -21,6 +21,8 @@ PARTIAL = ".bdl-partial"  # the ending of files being written: no file of a user
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDIES = {
     **dict.fromkeys(_FULL, "make room on the disk, then the same command goes on"),
+    errno.EFBIG: "allow larger files (ulimit -f), or take a file system that holds them; then the "
+    "same command goes on",
     errno.ENAMETOOLONG: "give the file a shorter name",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
     **dict.fromkeys(

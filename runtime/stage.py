@@ -37,6 +37,7 @@ class Stage:
     unit: ClassVar[str]  # what its work is counted in
     metrics: ClassVar[type[Metrics]] = Metrics  # what `make` returns
     is_network: ClassVar[bool] = False  # whether it holds a trained network
+    chosen_by: ClassVar[str] = ""  # the key that decides which class makes the stage of its name
 
     k: int = field(default=0, compare=False)
     i: int = field(default=0, compare=False)
@@ -86,6 +87,15 @@ class Stage:
     def settings(self) -> dict[str, Any]:
         """The settings as JSON holds them, without the inputs."""
         return {key: as_setting(value) for key, value in _compared(self) if not _is_stage(value)}
+
+    def is_of_class(self, kind: str, settings: Mapping[str, Any]) -> bool:
+        """Whether a record of that kind, with these settings, may be of a stage of this class."""
+        optional = {
+            f.metadata.get("key", f.name)
+            for f in dataclasses.fields(self)
+            if f.metadata.get("optional")
+        }
+        return kind == self.kind and settings.keys() >= self.settings.keys() - optional
 
     @cached_property
     def inputs(self) -> tuple[Stage, ...]:

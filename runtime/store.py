@@ -455,7 +455,12 @@ def differences(record: Manifest, stage: Stage) -> list[str]:
     """The settings in which a record differs from a stage, as "KEY was OLD, is NEW"."""
     # As JSON has it, where there are no tuples.
     old, new = flatten(record.settings), flatten(json.loads(json.dumps(stage.settings)))
-    return [
+    chosen = []
+    if stage.chosen_by and not stage.is_of_class(record.kind, record.settings):
+        chosen = [f"{stage.chosen_by} changed"]
+        old = {key: value for key, value in old.items() if key in new}
+        new = {key: value for key, value in new.items() if key in old}
+    return chosen + [
         f"{key} was {_short(old.get(key))}, is {_short(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)

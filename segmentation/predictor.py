@@ -25,7 +25,7 @@ from bdl.domains.images import (
 )
 from bdl.domains.index import Index
 from bdl.domains.label_space import LabelSpace, described
-from bdl.domains.matching import find, named_alike, normal, parts_of
+from bdl.domains.matching import excess_of, find, named_alike, normal, parts_of
 from bdl.domains.tensors import to_tensor, to_unit
 from bdl.runtime.config import Config, DeviceName, PrecisionName
 from bdl.runtime.console import Console, counted, log
@@ -43,6 +43,7 @@ from bdl.segmentation.run_view import run_view
 
 _LONGEST = 65_500  # pixels of a JPEG's side
 _SMALLEST = 8  # pixels of a side that a network is given at least
+_SCALES = (0.1, 10)  # of the size that a network is given
 _MAPS = 2  # photos whose probabilities, which are large, wait to be written
 
 
@@ -57,7 +58,7 @@ class Predictor:
         window: Width and height in pixels, at least 8, of a window that slides over the resized
             photo.
         flip: Whether to take the mean with the mirrored photo's probabilities.
-        scales: Factors above 0 that the photo is resized by once more; the mean is taken.
+        scales: Factors from 0.1 to 10 that the photo is resized by once more; the mean is taken.
         device: What computes: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed, 16-mixed or auto.
         own_network: python:MODULE:FUNCTION, needed for a network whose code is your own.
@@ -89,8 +90,9 @@ class Predictor:
                     f"{name}: is {pair[0]} {pair[1]}, must be width and height in pixels, at "
                     f"least {_SMALLEST} each"
                 )
-        if not scales or not all(0 < scale < float("inf") for scale in scales):
-            raise UserError("scales: must be one or more numbers above 0")
+        smallest, largest = _SCALES
+        if not scales or not all(smallest <= scale <= largest for scale in scales):
+            raise UserError(f"scales: must be one or more numbers from {smallest} to {largest}")
         self.file = find_segmenter(Path(checkpoint))
         self.size, self.window, self.flip, self.scales = size, window, flip, tuple(scales)
         self.precision = precision
@@ -241,11 +243,11 @@ def find_photos(given: Path, out: Path) -> dict[str, Path]:
 @dataclass(frozen=True)
 class Predicted:
     """Of how many photos labels were written, of how many they were there, and how many photos
-    could not be read."""
+    could not be used."""
 
     made: int
     there: int
-    unreadable: int
+    unusable: int
 
 
 def predict_files(
@@ -309,6 +311,11 @@ def _opened(named: tuple[str, Path]) -> Photo | UserError:
     """The photo of a name and a file, or why it is none: what is read ahead of its turn is not
     raised there."""
     try:
+        if excess := excess_of(named[0]):
+            raise UserError(
+                f"{named[1]}: its name is too long for the files made of it; shorten it by "
+                f"{excess} bytes"
+            )
         return open_image(named[1])
     except UserError as error:
         return error

@@ -321,6 +321,23 @@ def test_the_plan_says_what_was_changed(tiny_run, command, capsys):
     assert re.search(r"k1/translated .*k1/translator changed", output)
 
 
+@pytest.mark.parametrize(
+    ("override", "stage"),
+    [
+        ("translation.method=fda", "k1/translated"),
+        ("segmentation.checkpoints.source-only={run}/source-only/segmenter.pt", "source-only"),
+    ],
+)
+def test_a_stage_of_another_kind_is_said_by_the_key_that_chose_it(
+    tiny_run, command, capsys, override, stage
+):
+    key = override.partition("=")[0].removesuffix(".source-only")
+    assert command("run", f"out={tiny_run.folder}", override.format(run=tiny_run.folder)) == 2
+    assert f"{key} changed" in (said := capsys.readouterr().err) and "is null" not in said
+    command("run", "--dry-run", f"out={tiny_run.folder}", override.format(run=tiny_run.folder))
+    assert re.search(rf"{stage} .*{key} changed", capsys.readouterr().out)
+
+
 def test_a_changed_setting_changes_what_follows_and_nothing_before(tiny_run, command, tmp_path):
     run = tiny_run.copy(tmp_path / "run")
     arguments = ["--replace", f"out={run.folder}", "segmentation.pseudo_labels.quantile=0"]
@@ -650,6 +667,22 @@ def test_a_row_of_an_ablation_keeps_the_rounds_that_it_sets(command, tmp_path, c
     as_listed = [f"K = {k}, N = {n}, seed {s}" for k, n in ((0, 0), (2, 0), (2, 1)) for s in (3, 4)]
     assert re.findall(r"as configured, (.*)", output) == as_listed
     assert re.findall(r"no adversary, (.*)", output) == [f"K = 1, N = 0, seed {s}" for s in (3, 4)]
+    again = ["ablate", "--dry-run", *lists, 3]
+    assert command(*again, "--row", row, f"out={tmp_path / 'ablation'}") == 0
+    assert capsys.readouterr().out == output  # a run that is given twice is one
+    assert command(*arguments, "--row", "mine: out=elsewhere") == 2
+    assert "--row: 'mine' sets out" in capsys.readouterr().err
+
+
+def test_an_ablation_says_which_rows_are_scored_otherwise(command, tmp_path, capsys):
+    """In the terminal, and in the tables of every form that people read."""
+    row = "--row", "smaller: segmentation.evaluation.size=[32,16]", "--row", "same: log_every=5"
+    once = ["iterations=0", "segmentation.steps=1", f"out={tmp_path}"]
+    assert command("ablate", *row, *once) == 0
+    note = "smaller is scored on other validation images than as configured, or at another size."
+    said = capsys.readouterr().out
+    for text in (said, *((tmp_path / f"ablation.{kind}").read_text() for kind in ("md", "html"))):
+        assert text.count(note) == 1 and "same is scored" not in text
 
 
 def test_the_loop_from_python(tiny_run, tiny_config, tmp_path, capsys):

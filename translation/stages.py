@@ -271,6 +271,7 @@ class Translated(Stage):
     """
 
     kind: ClassVar[str] = "export"
+    chosen_by: ClassVar[str] = "translation.method"
     unit: ClassVar[str] = "images"
     metrics: ClassVar[type[Metrics]] = TranslatedMetrics
 

@@ -180,6 +180,19 @@ def test_runs_are_named_by_what_tells_them_apart(two_runs, tmp_path):
     assert [run.compared.name for run in read_runs(folders)] == ["K1/seed-0", "K2/seed-1"]
 
 
+def test_no_page_but_a_comparison_is_replaced(two_runs, tmp_path, capsys):
+    folders = [str(run.folder) for run in two_runs]
+    page, own = tmp_path / "page.html", two_runs[0].folder / "report.html"
+    for out, expected in ((page, 0), (page, 0), (own, 2)):
+        assert pipeline.main(["compare", *folders, "--out", str(out)]) == expected
+    assert "is a run's own report" in capsys.readouterr().err
+    shutil.copy(own, page)
+    before = page.read_bytes()
+    assert pipeline.main(["compare", *folders, "--out", str(page)]) == 2
+    assert "is no comparison that bdl wrote" in capsys.readouterr().err
+    assert page.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [

@@ -52,7 +52,7 @@ def init(*arguments: str) -> int:
 def test_it_passes_check_and_names_what_is_there(streets, capsys):
     assert init(*streets, "--label-space", "camvid11", "--out", "own.yaml") == 0
     said = capsys.readouterr().out
-    assert "bdl check --config own.yaml" in said
+    assert "check --config own.yaml" in said
     assert "/3 files" not in said  # how far looking had come is no news once it is done
     config = load_config("own.yaml")
     assert config.out == "runs/own" and config.data.label_space == "camvid11"

@@ -86,7 +86,8 @@ def test_two_that_write_into_one_folder_are_not_mixed(
         ({"--checkpoint": "broken.png"}, "broken.png: cannot be read as a weights file"),
         ({"--out": "broken.png"}, "--out: "),
         ({"--size": ["4", "4"]}, "size: is 4 4"),
-        ({"--scales": ["0"]}, "scales: must be one or more numbers above 0"),
+        ({"--scales": ["0"]}, "scales: must be one or more numbers from 0.1 to 10"),
+        ({"--scales": ["1", "1e3"]}, "scales: must be one or more numbers from 0.1 to 10"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -121,3 +122,18 @@ def test_a_photo_changed_under_its_old_size_and_time_is_predicted_again(
         assert main([*arguments, "cpu", "--out", str(tmp_path / "out")]) == 0
         labels = np.asarray(open_label(tmp_path / "out" / "labels" / "photo.png"))
         assert np.array_equal(labels, Predictor(checkpoint, device="cpu")(file))
+
+
+def test_a_photo_whose_name_is_too_long_is_left_out(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """For the files made of it, though not for its own; the others are labelled."""
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "n" * 251, "z"):
+        photo().save(tmp_path / f"photos/{name}.png")
+    out = tmp_path / "out"
+    folders = ["--images", str(tmp_path / "photos"), "--out", str(out)]
+    assert main(["predict", "--device", "cpu", "--checkpoint", str(checkpoint), *folders]) == 0
+    said = capsys.readouterr().out
+    assert "its name is too long" in said and "1 photo could not be used" in said
+    assert sorted(file.name for file in (out / "labels").iterdir()) == ["a.png", "z.png"]

@@ -44,6 +44,7 @@ def test_every_command_is_found(name):
     [
         (UserError("a.png: is broken"), 2, "error: a.png: is broken"),
         (ChildFailed(1, "it was killed"), 1, "error: it was killed"),
+        (OSError(errno.EFBIG, "File too large", "a.png"), 2, "error: a.png: .* allow larger"),
         (OSError(errno.ENOSPC, "No space left", "a.png"), 2, "error: a.png: No space left; make"),
         (OSError(errno.EDQUOT, "Quota exceeded"), 2, "error: Quota exceeded; make room"),
         (PermissionError(errno.EACCES, "Denied", "b"), 2, "error: b: Denied; check the file"),

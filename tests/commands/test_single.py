@@ -33,6 +33,20 @@ def test_single_stages_run_the_stage_they_mean(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("evaluate --k 0 --i 1", "evaluate --k 0 --i 1: no such stage"),
+        ("segment --k 0 --i 1", "segment --k 0 --i 1: no such stage"),
+        ("segment --k 3", "segment --k 3: no such stage"),
+        ("evaluate --k 1 --i 1 data.validation=null", "nothing is measured, as data.validation is"),
+    ],
+)
+def test_a_stage_that_does_not_exist_is_refused(command, tmp_path, capsys, arguments, expected):
+    name, *options = arguments.split()
+    assert expected in error_line(capsys, command(name, *options, f"out={tmp_path / 'run'}"))
+
+
+@pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("segmentation.network=unet", "segmentation.network: 'unet' is not one of compact"),

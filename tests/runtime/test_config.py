@@ -136,7 +136,7 @@ def test_own_configurations_are_found_by_name_anywhere(tmp_path, monkeypatch):
     assert find_config("demo.yaml") == Path("demo.yaml")
 
 
-@pytest.mark.parametrize("name", ["elsewhere/demo.yaml", "nothing", "", "."])
+@pytest.mark.parametrize("name", ["elsewhere/demo.yaml", "./demo.yaml", "nothing", "", "."])
 def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
     """Another folder's demo.yaml is not silently the project's own."""
     monkeypatch.chdir(tmp_path)
@@ -265,6 +265,8 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch, name):
         ("a: [1", "is not valid YAML"),
         ("base: missing.yaml", "base: missing.yaml: no such configuration file"),
         ("base: own.yaml", "builds on itself"),
+        ("base: ./demo.yaml", "base: ./demo.yaml: no such configuration file"),
+        ("base: own", "; did you mean 'own.yaml'?"),
     ],
 )
 def test_errors_name_the_file_and_the_key_in_one_line(write, text, expected):

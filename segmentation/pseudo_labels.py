@@ -249,39 +249,13 @@ def make_pseudo_labels(
         Thresholds, per class the pixels predicted and the share kept, and the share of all pixels
         that are transparent.
     """
-    fabric = run.fabric
-    fabric.to_device(network)
-    network.eval()
-    waiting = folder / "predictions"
-    waiting.mkdir(parents=True, exist_ok=True)
+    fabric, samples = run.fabric, images.samples
     limited = config.max_growth is not None and any(before.labels)
     enough = 1.0 if limited else config.max_threshold  # no confidence above is told from others
     thresholds = ClassThresholds(space.num_classes, config.quantile, enough, folder)
-    samples = images.samples
+    waiting = _Waiting(folder / "predictions", enough)
     mine = share(len(samples), fabric.global_rank, fabric.world_size)
-    with (
-        run.console.track(run.title, len(mine), unit="images") as task,
-        Writer() as writer,
-        Writer(threads=1) as counter,
-    ):
-        left = [index for index in mine if not _prediction_file(waiting, index).is_file()]
-        for index in sorted(set(mine) - set(left)):
-            labels, confidence = _read_prediction(_prediction_file(waiting, index))
-            opaque = labels != IGNORE
-            thresholds.update(labels[opaque], confidence[opaque])
-            task.advance()
-        for batch in whole_images(images, left, run.workers):
-            best = _mean_prediction(fabric, network, batch, size, config.flip).max(1)
-            confidence = best.values[0].cpu().numpy()
-            labels = best.indices[0].to(torch.uint8).cpu().numpy()
-            opaque = np.ones(labels.shape, bool)
-            if "opaque" in batch:
-                opaque = resized_mask(batch["opaque"][0].numpy(), labels.shape[::-1])
-            labels = without_data(labels, opaque)
-            file = _prediction_file(waiting, int(batch["index"]))
-            writer.submit(_write_prediction, file, labels, confidence, enough)
-            counter.submit(_count, thresholds, labels, confidence, opaque)
-            task.advance()
+    _predict(run, network, images, mine, size, config.flip, waiting, thresholds)
 
     def sum_counts(counts: np.ndarray) -> np.ndarray:
         return sum_over_processes(fabric, torch.from_numpy(counts)).numpy()
@@ -295,60 +269,154 @@ def make_pseudo_labels(
         )
     only = before.collapsed(everything)
     least = _float32_at_least(limits if only is None else np.full(space.num_classes, 2.0))
-    predicted = np.zeros(space.num_classes, np.int64)
-    kept = np.zeros(space.num_classes, np.int64)
-    transparent = np.zeros(2, np.int64)  # pixels, of all
-    compared = np.zeros(2, np.int64)
+    counts = _Counts(space.num_classes)
     with Writer() as writer:
         for index in mine:
-            labels, confidence = _read_prediction(_prediction_file(waiting, index))
-            opaque = labels != IGNORE
-            keep = np.zeros(labels.shape, bool)
-            keep[opaque] = confidence[opaque] >= least[labels[opaque]]
-            transparent += np.array([np.count_nonzero(~opaque), labels.size])
-            predicted += np.bincount(labels[opaque], minlength=space.num_classes)
-            kept += np.bincount(labels[keep], minlength=space.num_classes)
-            file = pseudo_label_path(folder, samples[index].name)
-            labels = np.where(keep, labels, np.uint8(IGNORE))
-            compared += before.compare(samples[index].name, labels)
-            writer.submit(write_labels, file, labels, space)
-    predicted, kept, transparent, compared = map(
-        sum_counts, (predicted, kept, transparent, compared)
-    )
-    for index in mine:
-        _prediction_file(waiting, index).unlink()
+            name = samples[index].name
+            labels = counts.keep(*waiting.read(index), least)
+            counts.compared += before.compare(name, labels)
+            writer.submit(write_labels, pseudo_label_path(folder, name), labels, space)
+    counts.sum(sum_counts)
+    waiting.remove(mine)
     fabric.barrier()
     if fabric.is_global_zero:
-        waiting.rmdir()
-    never = [name for name, count in zip(space.names, predicted, strict=True) if count == 0]
+        waiting.folder.rmdir()
+    warnings = _warnings(counts, space, only, before) if samples else []
+    for warning in warnings:
+        log.warning("  %s: warning: %s", run.title, warning)
+    return counts.metrics(warnings, len(samples), limits)
+
+
+class _Waiting:
+    """Predictions on disk, until the thresholds are known.
+
+    Args:
+        folder: Of the files.
+        enough: Confidences that reach it are not told apart.
+    """
+
+    def __init__(self, folder: Path, enough: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.enough = folder, enough
+
+    def holds(self, index: int) -> bool:
+        """Whether the prediction of that image is there."""
+        return self._file(index).is_file()
+
+    def write(self, index: int, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Keep the prediction of an image."""
+        # All that reaches `enough` is kept whatever the thresholds: such values are not written.
+        # Packing by zlib would take as long as the rest of the stage, for a quarter less.
+        below = confidence < _float32_at_least(self.enough)
+        with atomic(self._file(index)) as partial, open(partial, "wb") as opened:
+            np.savez(opened, labels=labels, below=np.packbits(below), confidence=confidence[below])
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence as they were written; 1 where the latter reached `enough`."""
+        with np.load(self._file(index), allow_pickle=False) as content:
+            labels = content["labels"]
+            below = np.unpackbits(content["below"], count=labels.size).astype(bool)
+            confidence = np.ones(labels.shape, np.float32)
+            confidence[below.reshape(labels.shape)] = content["confidence"]
+            return labels, confidence
+
+    def remove(self, indices: Sequence[int]) -> None:
+        """Remove the predictions of these images."""
+        for index in indices:
+            self._file(index).unlink()
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npz"
+
+
+def _predict(
+    run: Run,
+    network: Segmenter,
+    images: WholeImages,
+    indices: Sequence[int],
+    size: tuple[int, int] | None,
+    flip: bool,
+    waiting: _Waiting,
+    thresholds: ClassThresholds,
+) -> None:
+    """Predict those images whose predictions are not there yet, and count the pixels of all."""
+    run.fabric.to_device(network)
+    network.eval()
+    with (
+        run.console.track(run.title, len(indices), unit="images") as task,
+        Writer() as writer,
+        Writer(threads=1) as counter,
+    ):
+        left = [index for index in indices if not waiting.holds(index)]
+        for index in sorted(set(indices) - set(left)):
+            labels, confidence = waiting.read(index)
+            _count(thresholds, labels, confidence, labels != IGNORE)
+            task.advance()
+        for batch in whole_images(images, left, run.workers):
+            best = _mean_prediction(run.fabric, network, batch, size, flip).max(1)
+            confidence = best.values[0].cpu().numpy()
+            labels = best.indices[0].to(torch.uint8).cpu().numpy()
+            opaque = np.ones(labels.shape, bool)
+            if "opaque" in batch:
+                opaque = resized_mask(batch["opaque"][0].numpy(), labels.shape[::-1])
+            labels = without_data(labels, opaque)
+            writer.submit(waiting.write, int(batch["index"]), labels, confidence)
+            counter.submit(_count, thresholds, labels, confidence, opaque)
+            task.advance()
+
+
+class _Counts:
+    """Pixels of all images, by train id and in all."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.predicted = np.zeros(num_classes, np.int64)
+        self.kept = np.zeros(num_classes, np.int64)
+        self.transparent = np.zeros(2, np.int64)  # pixels, of all
+        self.compared = np.zeros(2, np.int64)  # with a label now and before; of another class
+
+    def keep(self, labels: np.ndarray, confidence: np.ndarray, least: np.ndarray) -> np.ndarray:
+        """The labels of an image, 255 where the confidence is below `least` of the class."""
+        opaque = labels != IGNORE
+        keep = np.zeros(labels.shape, bool)
+        keep[opaque] = confidence[opaque] >= least[labels[opaque]]
+        self.transparent += np.array([np.count_nonzero(~opaque), labels.size])
+        self.predicted += np.bincount(labels[opaque], minlength=self.predicted.size)
+        self.kept += np.bincount(labels[keep], minlength=self.kept.size)
+        return np.where(keep, labels, np.uint8(IGNORE))
+
+    def sum(self, sum_counts: Sum) -> None:
+        """Add up over all processes."""
+        self.predicted, self.kept = sum_counts(self.predicted), sum_counts(self.kept)
+        self.transparent, self.compared = sum_counts(self.transparent), sum_counts(self.compared)
+
+    def metrics(self, warnings: list[str], images: int, limits: np.ndarray) -> PseudoLabelMetrics:
+        """What is told of so many images, `limits` being the thresholds."""
+        return PseudoLabelMetrics(
+            warnings=warnings,
+            images=images,
+            kept=float(self.kept.sum() / max(1, self.predicted.sum())),
+            transparent=float(self.transparent[0] / max(1, self.transparent[1])),
+            changed=float(self.compared[1] / self.compared[0]) if self.compared[0] else None,
+            classes=[
+                PseudoLabelClass(float(limit), int(predicted), int(kept) / max(1, int(predicted)))
+                for limit, predicted, kept in zip(limits, self.predicted, self.kept, strict=True)
+            ],
+        )
+
+
+def _warnings(counts: _Counts, space: LabelSpace, only: int | None, before: Before) -> list[str]:
+    """What is to be known of pseudo labels; `only` is the class that predictions collapsed into."""
+    never = [name for name, count in zip(space.names, counts.predicted, strict=True) if count == 0]
     warnings = []
     if only is not None:
         warnings.append(
             f"the network has collapsed: to it nearly all of the target is {space.names[only]}; "
             "no pixel gets a pseudo label"
         )
-    elif never and samples:
+    elif never:
         warnings.append(f"in no pseudo label, as never predicted: {', '.join(never)}")
-    moved = before.moved(kept, space.names)
-    if moved is not None:
-        warnings.append(moved)
-    for warning in warnings:
-        log.warning("  %s: warning: %s", run.title, warning)
-    return PseudoLabelMetrics(
-        warnings=warnings,
-        images=len(samples),
-        kept=float(kept.sum() / max(1, predicted.sum())),
-        transparent=float(transparent[0] / max(1, transparent[1])),
-        changed=float(compared[1] / compared[0]) if compared[0] else None,
-        classes=[
-            PseudoLabelClass(
-                threshold=float(limits[train_id]),
-                predicted=int(predicted[train_id]),
-                kept=float(kept[train_id] / max(1, predicted[train_id])),
-            )
-            for train_id in range(space.num_classes)
-        ],
-    )
+    moved = before.moved(counts.kept, space.names)
+    return warnings if moved is None else [*warnings, moved]
 
 
 def _count(
@@ -388,27 +456,3 @@ def _mean_prediction(
         lambda view: Stored(probabilities(fabric, network, view, (height, width))), views, flip
     )
     return maps.rows(0, height)
-
-
-def _prediction_file(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.npz"
-
-
-def _write_prediction(
-    file: Path, labels: np.ndarray, confidence: np.ndarray, max_threshold: float
-) -> None:
-    # All that reaches it is kept whatever the thresholds: such values are not written. Packing
-    # by zlib would take as long as the rest of the stage, for a quarter less.
-    below = confidence < _float32_at_least(max_threshold)
-    with atomic(file) as partial, open(partial, "wb") as opened:
-        np.savez(opened, labels=labels, below=np.packbits(below), confidence=confidence[below])
-
-
-def _read_prediction(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence as they were written; 1 where the latter reached `max_threshold`."""
-    with np.load(file, allow_pickle=False) as content:
-        labels = content["labels"]
-        below = np.unpackbits(content["below"], count=labels.size).astype(bool)
-        confidence = np.ones(labels.shape, np.float32)
-        confidence[below.reshape(labels.shape)] = content["confidence"]
-        return labels, confidence

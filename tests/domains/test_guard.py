@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bdl import pipeline
 from bdl.domains import guard
@@ -198,6 +198,8 @@ def test_a_finished_run_keeps_what_it_was_warned_of(setup, tmp_path, capsys):
     logged = (tmp_path / "run/log.txt").read_text()
     assert logged.count(warned) == 2 and logged.count("data.source: 3 images of 16x8") == 2
     write(tmp_path / "source", (0, 1, 2))
+    for file in (tmp_path / "source/images").iterdir():  # none of which is a validation image
+        ImageOps.invert(Image.open(file)).save(file)
     assert pipeline.main(["run", *options, "out=other"]) == 0
     assert "warning" not in capsys.readouterr().out
     assert not (tmp_path / "other/warnings.txt").exists()

@@ -68,7 +68,8 @@ def _check(
     if sound:  # what loads torch is for settings that can be used
         attempt(lambda: _require_device(config))
     if data is not None and not problems:
-        loop = Loop(config, data, attempt(lambda: algorithm(config, data)) or [], console)
+        stages = stages or attempt(lambda: algorithm(config, data)) or []
+        loop = Loop(config, data, stages, console)
         plan = attempt(lambda: loop.store.plan(loop.stages))
     for line in problems:
         log.warning("problem: %s", line)

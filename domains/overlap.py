@@ -19,10 +19,11 @@ def shared_files(
     Raises:
         UserError: A file cannot be read.
     """
-    sizes = {file.stat().st_size for file in files} & {file.stat().st_size for file in others}
-    alike = [file for file in others if file.stat().st_size in sizes]
+    lengths, of_others = ([file.stat().st_size for file in given] for given in (files, others))
+    shared = set(lengths) & set(of_others)
+    alike = [file for file, length in zip(others, of_others, strict=True) if length in shared]
     by_content = dict(zip(index.hashes(alike), alike, strict=True))
-    possible = [file for file in files if file.stat().st_size in sizes]
+    possible = [file for file, length in zip(files, lengths, strict=True) if length in shared]
     return [
         (file, by_content[content])
         for file, content in zip(possible, index.hashes(possible), strict=True)
